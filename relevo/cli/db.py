@@ -1,0 +1,97 @@
+"""``relevo db``: our schema, and the embedded server."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from cyclopts import App
+from rich.table import Table
+
+from relevo.cli.frame import ORDINARY, Answer, Common
+from relevo.db import migrations
+from relevo.db.embedded import EmbeddedServer
+from relevo.errors import Refused
+
+app = App(name="db", help="Relevo's schema, and the embedded PostgreSQL.")
+
+
+def register(parent: App) -> None:
+    """Hang these commands under the main one."""
+    parent.command(app)
+
+
+@app.command
+async def up(*, common: Common = ORDINARY) -> Answer:
+    """Apply Relevo's schema. Safe to run again, and from two places at once."""
+    async with common.database() as database:
+        applied = await migrations.up(database)
+    names = [f"{file.version:04}_{file.name}" for file in applied]
+    return Answer(
+        {"success": True, "applied": names},
+        "\n".join(f"applied {name}" for name in names) or "the schema is up to date",
+    )
+
+
+@app.command
+async def sql(*, output: Path | None = None, common: Common = ORDINARY) -> Answer:
+    """Print the schema as migration files, to keep with your own.
+
+    Parameters
+    ----------
+    output
+        A folder to write one file each into, instead of printing them.
+    """
+    scripts = migrations.as_scripts()
+    if output is None:
+        return Answer(
+            [{"name": name, "sql": text} for name, text in scripts],
+            "\n".join(f"-- {name}\n{text}" for name, text in scripts),
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    for name, text in scripts:
+        (output / name).write_text(text, encoding="utf-8")
+    return Answer({"written": [name for name, _ in scripts]}, f"{len(scripts)} files written to {output}")
+
+
+@app.command
+async def status(*, common: Common = ORDINARY) -> Answer:
+    """What of the schema is applied, and when. Exit status 1 when something is missing."""
+    async with common.database() as database:
+        files = await migrations.status(database)
+        place = database.place
+    table = Table("file", "applied", title=place, title_justify="left")
+    for file in files:
+        table.add_row(
+            f"{file.version:04}_{file.name}", f"{file.applied_at:%Y-%m-%d %H:%M:%S %Z}" if file.applied_at else "no"
+        )
+    complete = all(file.applied_at for file in files)
+    return Answer(
+        {
+            "complete": complete,
+            "database": place,
+            "files": [{"version": f.version, "name": f.name, "applied_at": f.applied_at} for f in files],
+        },
+        table,
+        0 if complete else 1,
+    )
+
+
+@app.command
+async def url(*, common: Common = ORDINARY) -> Answer:
+    """The connection string in use, password included. Starts the embedded server and leaves it up."""
+    in_force = common.settings()
+    found = in_force.database_url
+    if found is None:
+        found = (await asyncio.to_thread(EmbeddedServer(in_force.home).keep)).url
+    return Answer({"url": found}, found)
+
+
+@app.command
+async def stop(*, common: Common = ORDINARY) -> Answer:
+    """Stop the embedded server."""
+    in_force = common.settings()
+    if in_force.database_url is not None:
+        raise Refused("the database in use is not the embedded one", fix="unset the database URL to stop that one")
+    stopped = await asyncio.to_thread(EmbeddedServer(in_force.home).stop)
+    return Answer({"stopped": stopped}, "stopped" if stopped else "it was not running")

@@ -1,0 +1,91 @@
+"""What every command shares: its common options, the database it works on, how it answers and how it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter, Token
+from rich.console import Console, ConsoleRenderable
+
+from relevo import settings
+from relevo.cli.progress import TerminalSink
+from relevo.db.embedded import EmbeddedServer
+from relevo.db.pool import Database
+from relevo.errors import UsageError
+from relevo.events import Sink
+
+OUT = Console(highlight=False)
+ERR = Console(stderr=True, highlight=False)
+
+
+
+
+def _whole(_type: type, tokens: Sequence[Token]) -> int:
+    """An integer as people write one; 12.5 is a mistake, not 12."""
+    try:
+        return int(tokens[0].value.replace("_", ""))
+    except ValueError:
+        raise UsageError(
+            f"{tokens[0].keyword} takes a whole number, not {tokens[0].value!r}", fix="give digits only"
+        ) from None
+
+
+WholeNumber = Annotated[int, Parameter(converter=_whole)]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command has to say: ``data`` for machines, ``text`` for people, and the exit status."""
+
+    data: Any
+    text: ConsoleRenderable | str
+    status: int = 0
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Common:
+    """Options of every command."""
+
+    database_url: Annotated[str | None, Parameter(help="The database; default: the embedded PostgreSQL.")] = None
+    config: Annotated[Path | None, Parameter(help="Settings file; default: relevo.toml where there is one.")] = None
+    json: Annotated[bool, Parameter(negative="", help="One JSON document on standard output.")] = False
+    actor: Annotated[str, Parameter(help="Who acts; default: the OS user. Goes to the audit log.")] = field(
+        default_factory=getpass.getuser
+    )
+    reason: Annotated[str | None, Parameter(help="Why. Goes to the audit log.")] = None
+
+    def settings(self) -> settings.Settings:
+        """The settings in force for this command."""
+        return settings.load(self.config, database_url=self.database_url)
+
+    def sink(self) -> Sink:
+        """Where progress goes: standard error, drawn for a terminal and in plain lines elsewhere."""
+        return TerminalSink(ERR)
+
+    @asynccontextmanager
+    async def database(self) -> AsyncIterator[Database]:
+        """The database to work on, open. The embedded server is started where none is named, and stopped
+        again at the end unless somebody else uses it or wants it kept."""
+        if not self.actor.strip():
+            raise UsageError("--actor is empty", fix="name who acts, or leave it out")
+        in_force = self.settings()
+        if in_force.database_url is not None:
+            async with Database(in_force.database_url) as database:
+                yield database
+            return
+        lease = await asyncio.to_thread(EmbeddedServer(in_force.home).acquire)
+        try:
+            async with Database(lease.address.url) as database:
+                yield database
+        finally:
+            await asyncio.to_thread(lease.release)
+
+
+ORDINARY = Common()

@@ -1,0 +1,259 @@
+"""The move: preflight, migrate, verify, explain, backups."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+from uuid import UUID
+
+from cyclopts import App, Parameter
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from relevo.cli.frame import ORDINARY, Answer, Common, WholeNumber
+from relevo.clock import system_clock
+from relevo.db import migrations
+from relevo.db.lease import lease
+from relevo.errors import UsageError
+from relevo.migration import explain as explaining
+from relevo.migration import preflight as preflighting
+from relevo.migration import runner
+from relevo.migration.mapping import DEFAULT
+from relevo.migration.run import DEFAULT_BATCH_SIZE, Options
+from relevo.migration.steps import backup as backing_up
+from relevo.migration.steps import verify as verifying
+
+backups = App(name="backups", help="Snapshots of the affected tables.")
+
+TenantIds = Annotated[
+    str | None, Parameter(name="--tenant-ids", help="Only these tenants, separated by commas; default: all.")
+]
+
+_COLOURS = {"blocker": "red", "warning": "yellow", "notice": "cyan"}
+
+
+def register(parent: App) -> None:
+    """Hang these commands under the main one."""
+    for command in (preflight, migrate, verify, explain):
+        parent.command(command)
+    parent.command(backups)
+
+
+async def preflight(*, tenant_ids: TenantIds = None, common: Common = ORDINARY) -> Answer:
+    """List everything that would make the move fail or lose something, each with its fix.
+
+    Exit status 1 when something blocks.
+    """
+    tenants = _tenants(tenant_ids)
+    async with common.database() as database:
+        structure = await preflighting.structure(database, DEFAULT)
+        if not preflighting.blockers(structure):
+            await preflighting.require_tenants(database, DEFAULT, tenants)
+        findings = await preflighting.inspect(database, DEFAULT, tenant_ids=tenants)
+        place = database.place
+    blocked = bool(preflighting.blockers(findings))
+    table = Table("", "finding", "examples", "fix", title=f"Preflight of {place}", title_justify="left")
+    for finding in findings:
+        colour = _COLOURS[finding.severity]
+        table.add_row(
+            Text(finding.severity, style=colour), Text(finding.message), Text("\n".join(finding.examples[:3])),
+            Text(finding.fix),
+        )
+    verdict = "blocked" if blocked else "nothing stands in the way of relevo migrate"
+    return Answer(
+        {"success": not blocked, "findings": [asdict(finding) for finding in findings]},
+        Group(table, verdict) if findings else verdict,
+        1 if blocked else 0,
+    )
+
+
+async def migrate(
+    *,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    batch_size: WholeNumber = DEFAULT_BATCH_SIZE,
+    tenant_ids: TenantIds = None,
+    skip_backup: Annotated[bool, Parameter(negative="")] = False,
+    resume: UUID | None = None,
+    common: Common = ORDINARY,
+) -> Answer:
+    """Move the data: backup, validate, configurations, calls and metrics, verify.
+
+    An interrupted run goes on from where it was. Exit status 1 when verification failed, which undoes the run;
+    3 when a precondition does not hold, and then nothing was changed.
+
+    Parameters
+    ----------
+    dry_run
+        Show what would be done; the server itself guards that nothing is written.
+    batch_size
+        Configurations per transaction.
+    skip_backup
+        No way back by restore: for trials only.
+    resume
+        The interrupted run to go on with.
+    """
+    if batch_size < 1:
+        raise UsageError(f"a batch of {batch_size} moves nothing", fix="give --batch-size 1 or more; 100 is usual")
+    options = Options(
+        dry_run=dry_run,
+        batch_size=batch_size,
+        tenant_ids=_tenants(tenant_ids),
+        skip_backup=skip_backup,
+        resume=resume,
+    )
+    async with common.database() as database:
+        result = await runner.migrate(
+            database, options, actor=common.actor, reason=common.reason, emit=common.sink()
+        )
+    title = "Dry run: nothing was written" if dry_run else f"Run {result.run_id}"
+    table = Table("result", "", title=title, title_justify="left")
+    table.add_row("status", "[green]success[/]" if result.success else "[red]failed, undone[/]")
+    would = "would be " if dry_run else ""
+    for label, count in (
+        (f"configurations {would}migrated", result.migrated_configs),
+        ("configurations already there", result.skipped_configs),
+        (f"configurations {would}set aside", result.quarantined_configs),
+        ("configurations to review", result.review_configs),
+        (f"calls {would}given an outcome", result.updated_calls),
+        (f"businesses {would}given figures", result.metrics_businesses),
+    ):
+        table.add_row(label, f"{count:,}")
+    table.add_row("backup", str(result.backup_id or "none"))
+    table.add_row("duration", f"{result.duration_seconds:.2f} s")
+    return Answer(asdict(result), _with_errors(table, result.errors), 0 if result.success else 1)
+
+
+async def verify(*, tenant_ids: TenantIds = None, common: Common = ORDINARY) -> Answer:
+    """Derive every v2 row again from its v1 row and compare, field by field. Exit status 1 on drift."""
+    tenants = _tenants(tenant_ids)
+    async with common.database() as database:
+        preflighting.refuse_blocked(await preflighting.structure(database, DEFAULT))
+        async with database.transaction(read_only=True) as connection:
+            await migrations.require(connection)
+        await preflighting.require_tenants(database, DEFAULT, tenants)
+        verdict = await verifying.run(database, DEFAULT, tenant_ids=tenants, emit=common.sink())
+    table = Table("verification", "", title_justify="left")
+    data = {**asdict(verdict), "success": verdict.success}
+    for name in ("checked", "matched", "edited_on_v2", "drifted", "missing", "quarantined", "orphaned"):
+        table.add_row(name.replace("_", " "), f"{data[name]:,}")
+    table.add_row("verdict", "[green]v2 follows from v1[/]" if verdict.success else "[red]drift[/]")
+    return Answer(data, _with_errors(table, verdict.errors), 0 if verdict.success else 1)
+
+
+async def explain(*, vertical: str, prompt_file: Path, common: Common = ORDINARY) -> Answer:
+    """Show what the transform makes of a prompt, and which words decided.
+
+    Parameters
+    ----------
+    vertical
+        The business's vertical: restaurant, dental, …
+    prompt_file
+        A UTF-8 text file with the v1 prompt.
+    """
+    prompt = _read_prompt(prompt_file)
+    async with common.database() as database:
+        found = await explaining.explain(database, vertical=vertical, prompt=prompt)
+    return Answer(asdict(found), _explained(found))
+
+
+@backups.command(name="list")
+async def list_backups(*, common: Common = ORDINARY) -> Answer:
+    """All backups, newest first."""
+    async with common.database() as database:
+        async with database.transaction(read_only=True) as connection:
+            await migrations.require(connection)
+        found = await backing_up.listed(database)
+    table = Table("id", "made", "rows", "tables", "tenants", "verified", "by", "reason")
+    for each in found:
+        table.add_row(
+            str(each.id),
+            f"{each.created_at:%Y-%m-%d %H:%M:%S}",
+            f"{each.rows:,}",
+            ", ".join(each.tables),
+            "all" if each.tenant_ids is None else f"{len(each.tenant_ids):,}",
+            "yes" if each.verified_at else "no",
+            each.actor,
+            each.reason,
+        )
+    return Answer([asdict(each) for each in found], table if found else "there are no backups yet")
+
+
+@backups.command
+async def create(*, tenant_ids: TenantIds = None, common: Common = ORDINARY) -> Answer:
+    """Copy the affected tables as of one moment, and read the copies back."""
+    tenants = _tenants(tenant_ids)
+    async with common.database() as database:
+        preflighting.refuse_blocked(await preflighting.structure(database, DEFAULT))
+        await preflighting.require_tenants(database, DEFAULT, tenants)
+        await migrations.up(database)
+        async with lease(database, runner.LEASE):
+            made = await backing_up.create(
+                database,
+                DEFAULT,
+                tenant_ids=tenants,
+                clock=system_clock,
+                emit=common.sink(),
+                actor=common.actor,
+                reason=common.reason,
+            )
+    return Answer(
+        {"success": True, "backup_id": made.id, **asdict(made)}, f"backup {made.id}: {made.rows:,} rows, verified"
+    )
+
+
+def _tenants(written: str | None) -> tuple[UUID, ...] | None:
+    if written is None:
+        return None
+    try:
+        return tuple(UUID(each.strip()) for each in written.split(",") if each.strip()) or _no_tenant()
+    except ValueError as error:
+        raise UsageError(
+            f"--tenant-ids holds something that is no UUID: {written!r}",
+            fix="separate ids by commas, each like 0f8b2a9e-6c1d-4e57-9a35-3d2f1c7b8e90",
+        ) from error
+
+
+def _no_tenant() -> tuple[UUID, ...]:
+    raise UsageError("--tenant-ids is empty", fix="name at least one tenant, or leave it out for all")
+
+
+def _read_prompt(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}", fix="name an existing file") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file} is not UTF-8 text: {error.reason}", fix="save it as UTF-8") from error
+
+
+def _with_errors(table: Table, errors: list[str]) -> Group:
+    shown = [Text(f"- {error}") for error in errors[:10]]
+    more = [Text(f"… and {len(errors) - 10:,} more")] if len(errors) > 10 else []
+    return Group(table, *shown, *more)
+
+
+def _explained(found: explaining.Explanation) -> Group:
+    table = Table("field", "inferred", title_justify="left")
+    table.add_row("type", found.assistant_type_id)
+    table.add_row("capabilities", ", ".join(found.enabled_capabilities))
+    table.add_row("special instructions", Text(found.special_instructions or "none"))
+    table.add_row("cut at 1,000 characters", "yes" if found.truncated else "no")
+    why = Table("decided", "keyword", "place", "confidence")
+    for field, reason in _reasons(found):
+        why.add_row(field, reason.get("keyword") or reason["heading"], str(reason["place"]), reason["confidence"])
+    lost = Table("place", "not carried to v2")
+    for passage in found.uncovered:
+        lost.add_row(str(passage["place"]), Text(passage["text"]))
+    return Group(table, why, *([lost] if found.uncovered else []))
+
+
+def _reasons(found: explaining.Explanation) -> list[tuple[str, dict[str, str]]]:
+    why = found.provenance
+    cut = why["special_instructions"]
+    return [
+        *(("assistant type", reason) for reason in why["assistant_type_id"]),
+        *(why["enabled_capabilities"].items()),
+        *([("special instructions", cut)] if cut else []),
+    ]

@@ -1,0 +1,108 @@
+"""Work that only one process may do at a time: a row that expires, and a token that fences off the one before.
+
+The database's clock decides, because it is the only one that all processes share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from relevo.db.pool import Connection, Database
+from relevo.db.statements import statement
+from relevo.errors import LeaseHeld, LeaseLost, RelevoError
+
+TIME_TO_LIVE_S = 15
+_RENEW_EVERY_S = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A piece of work held by this process."""
+
+    name: str
+    token: int
+
+    async def hold(self, connection: Connection) -> None:
+        """Make the transaction on this connection count only while the lease is ours.
+
+        Raises LeaseLost when another process has taken over; until the commit nobody can.
+        """
+        found = await connection.execute(statement("db", "hold_lease"), {"name": self.name, "token": self.token})
+        if await found.fetchone() is None:
+            raise LeaseLost(
+                f"another process took over the work '{self.name}'", fix="see what it does with: relevo status"
+            )
+
+
+@asynccontextmanager
+async def lease(database: Database, name: str) -> AsyncIterator[Lease]:
+    """Take the work ``name``, keep it for the length of the block, give it back.
+
+    A holder of this machine that is no longer alive is not waited for. Raises LeaseHeld.
+    """
+    taken = await _take(database, name)
+    renewal = asyncio.create_task(_renew(database, taken))
+    try:
+        yield taken
+    finally:
+        renewal.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await renewal
+        with contextlib.suppress(RelevoError):  # a lost connection: the lease expires by itself
+            async with database.transaction() as connection:
+                await connection.execute(
+                    statement("db", "release_lease"), {"name": taken.name, "token": taken.token}
+                )
+
+
+async def _take(database: Database, name: str) -> Lease:
+    async with database.transaction() as connection:
+        found = await connection.execute(statement("db", "lock_lease"), {"name": name})
+        row = await found.fetchone()
+        if row is not None and row["alive"] and not _is_dead_neighbour(row["holder"]):
+            raise LeaseHeld(
+                f"the work '{name}' is being done by {row['holder']} right now",
+                fix=f"let it finish; a process that died frees it within {TIME_TO_LIVE_S} s",
+            )
+        taken = await connection.execute(
+            statement("db", "take_lease"), {"name": name, "holder": _me(), "seconds": TIME_TO_LIVE_S}
+        )
+        token = await taken.fetchone()
+        assert token is not None
+        return Lease(name, token["token"])
+
+
+async def _renew(database: Database, held: Lease) -> None:
+    while True:
+        await asyncio.sleep(_RENEW_EVERY_S)
+        with contextlib.suppress(RelevoError):  # the next batch finds out by itself
+            async with database.transaction() as connection:
+                await connection.execute(
+                    statement("db", "renew_lease"),
+                    {"name": held.name, "token": held.token, "seconds": TIME_TO_LIVE_S},
+                )
+
+
+def _me() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
+
+
+def _is_dead_neighbour(holder: str) -> bool:
+    """Whether the holder ran on this machine and its process is gone, its number perhaps taken by another."""
+    host, pid, started = holder.rsplit(":", 2)
+    return host == socket.gethostname() and Path("/proc/self").exists() and _started(int(pid)) != started
+
+
+def _started(pid: int) -> str:
+    """When the process began, in ticks since boot; empty when there is none, or no /proc to ask."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except OSError:
+        return ""

@@ -1,0 +1,164 @@
+"""Connections to PostgreSQL: one pool, short transactions, nothing that a transaction pooler cannot carry.
+
+No session settings, no prepared statements, no session locks: what a transaction needs it sets for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg import AsyncConnection, errors, sql
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from relevo.errors import DatabaseRefused, DatabaseUnreachable, MissingPrivilege, Refused, RelevoError
+
+OLDEST_SERVER = 15
+
+Connection = AsyncConnection[DictRow]
+
+# What text output, and so every checksum, would otherwise take from the session; and a killed client must
+# not leave its statement running and its locks held.
+_ALWAYS = """
+    SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL IntervalStyle = 'postgres';
+    SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; SET LOCAL search_path = '';
+    SET LOCAL client_connection_check_interval = '2s';
+"""
+
+
+class Database:
+    """A pool of connections to one database. Open it with ``async with``."""
+
+    def __init__(self, url: str, *, size: int = 4) -> None:
+        self.url = url
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            url,
+            connection_class=AsyncConnection[DictRow],
+            kwargs={"row_factory": dict_row, "prepare_threshold": None, "application_name": "relevo"},
+            min_size=0,
+            max_size=size,
+            timeout=30,
+            open=False,
+        )
+
+    async def __aenter__(self) -> Database:
+        await self._probe()
+        await self._pool.open()
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self._pool.close()
+
+    @property
+    def place(self) -> str:
+        """Where the database is, without the password: fit for messages."""
+        return describe(self.url)
+
+    @asynccontextmanager
+    async def transaction(
+        self, *, read_only: bool = False, snapshot: bool = False, durable: bool = True
+    ) -> AsyncIterator[Connection]:
+        """One transaction, on one connection, committed at the end of the block.
+
+        ``snapshot``: every statement sees the same moment. ``durable`` False: the commit does not wait for the
+        disk; only for work that a crash may undo as a whole, because a cursor committed with it starts it again.
+        """
+        try:
+            async with self._pool.connection() as connection, connection.transaction():
+                opening = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;" if snapshot else ""
+                opening += "SET TRANSACTION READ ONLY;" if read_only else ""
+                opening += _ALWAYS
+                opening += "" if durable else "SET LOCAL synchronous_commit = off;"
+                await connection.execute(opening.encode())
+                yield connection
+        except PoolTimeout as error:
+            raise DatabaseUnreachable(
+                f"no connection to {self.place} within 30 s", fix="check that the database is up"
+            ) from error
+        except psycopg.Error as error:
+            named = _named(error, self.place)
+            if named is None:
+                raise
+            raise named from error
+
+    async def _probe(self) -> None:
+        """Fail fast, with the cause in one line; a pool would only retry in silence."""
+        try:
+            async with await psycopg.AsyncConnection.connect(
+                self.url, connect_timeout=10, prepare_threshold=None, application_name="relevo"
+            ) as connection:
+                version = connection.info.server_version // 10_000
+        except psycopg.Error as error:
+            raise _named(error, self.place) or error from error
+        if version < OLDEST_SERVER:
+            raise Refused(
+                f"{self.place} runs PostgreSQL {version}; Relevo needs {OLDEST_SERVER} or newer",
+                fix="upgrade the server",
+            )
+
+
+def describe(url: str) -> str:
+    """Host, port and database of a connection string; nothing secret."""
+    parts = urlsplit(url)
+    if not parts.scheme.startswith("postgres"):
+        return "the database"
+    return f"{parts.hostname or 'local socket'}:{parts.port or 5432}{parts.path}"
+
+
+def _named(error: psycopg.Error, place: str) -> RelevoError | None:
+    """The error as one of ours, or None when nothing better can be said than PostgreSQL did."""
+    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if isinstance(error, errors.InvalidPassword | errors.InvalidAuthorizationSpecification):
+        return DatabaseRefused(
+            f"{place} refuses the password or role", fix="check the user and password in the URL"
+        )
+    if isinstance(error, errors.InvalidCatalogName):
+        return DatabaseRefused(
+            f"there is no such database at {place}", fix="check the name at the end of the URL"
+        )
+    if isinstance(error, errors.InsufficientPrivilege):
+        return MissingPrivilege(
+            f"the role may not do this at {place}: {first_line}",
+            fix="connect as the owner, or grant the right",
+        )
+    if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
+        return DatabaseUnreachable(
+            f"the database URL cannot be read: {first_line}",
+            fix="write it as postgresql://user:password@host:5432/database",
+        )
+    if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
+        return _connection_lost(first_line, place)
+    if isinstance(error, errors.AdminShutdown | errors.CrashShutdown | errors.CannotConnectNow):
+        return DatabaseUnreachable(
+            f"{place} is shutting down or starting", fix="run the command again in a moment"
+        )
+    return None
+
+
+def _connection_lost(message: str, place: str) -> RelevoError:
+    """psycopg gives failed log-ins no code of their own; only the server's words tell them apart."""
+    if "password authentication failed" in message or "no password supplied" in message:
+        return DatabaseRefused(
+            f"{place} refuses the password or role", fix="check the user and password in the URL"
+        )
+    if "does not exist" in message:
+        return DatabaseRefused(
+            f"{place}: {_server_words(message)}", fix="check the role and database in the URL"
+        )
+    return DatabaseUnreachable(
+        f"{place} does not answer: {_server_words(message)}", fix="check host, port and that the server is up"
+    )
+
+
+def _server_words(message: str) -> str:
+    return message.rsplit("FATAL:", 1)[-1].removeprefix("connection failed: ").strip()
+
+
+async def scalar(connection: AsyncConnection[Any], query: sql.Composed | sql.SQL, params: Any = None) -> Any:
+    """The first column of the first row; None when there is no row."""
+    row = await (await connection.execute(query, params)).fetchone()
+    return next(iter(row.values())) if row else None

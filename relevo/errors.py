@@ -1,0 +1,103 @@
+"""Every fault Relevo can name: one class per cause, each saying whose fault it is and how to mend it.
+
+The exit status follows the cause: 1 it ran and the answer is no, 2 wrong usage or configuration,
+3 refused because a precondition does not hold, 130 interrupted and resumable.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class RelevoError(Exception):
+    """Something Relevo can name went wrong.
+
+    ``str(error)`` is one line: what happened and where. ``fix`` is one line: what to do about it.
+    """
+
+    exit_status: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, fix: str) -> None:
+        super().__init__(what)
+        self.fix = fix
+
+    @property
+    def code(self) -> str:
+        """The cause as a stable name for machines: the class name."""
+        return type(self).__name__
+
+
+class UsageError(RelevoError):
+    """The command was called with words or values that make no sense."""
+
+    exit_status = 2
+
+
+class ConfigurationError(RelevoError):
+    """A setting, in the environment or in relevo.toml, is wrong."""
+
+    exit_status = 2
+
+
+class UnknownName(UsageError):
+    """A tenant, type, vertical, backup or run was named that does not exist."""
+
+
+class Refused(RelevoError):
+    """A precondition does not hold, so nothing was done."""
+
+    exit_status = 3
+
+
+class DatabaseUnreachable(RelevoError):
+    """No PostgreSQL answers at the address given."""
+
+    exit_status = 3
+
+
+class DatabaseRefused(RelevoError):
+    """PostgreSQL answers but does not let us in: wrong password, role or database."""
+
+    exit_status = 3
+
+
+class MissingPrivilege(RelevoError):
+    """The database role lacks a right that the command needs."""
+
+    exit_status = 3
+
+
+class SchemaChanged(RelevoError):
+    """A schema file that was already applied reads differently now."""
+
+    exit_status = 3
+
+
+class SchemaMissing(RelevoError):
+    """Relevo's schema, or part of it, has not been applied to this database."""
+
+    exit_status = 3
+
+
+class EmbeddedServerFailed(RelevoError):
+    """The embedded PostgreSQL did not start, or did not stop."""
+
+
+class LeaseHeld(Refused):
+    """Another process is doing the same work right now."""
+
+
+class LeaseLost(RelevoError):
+    """Another process took over the work while this one was away."""
+
+
+class MoveFailed(RelevoError):
+    """The move ended without success; what it wrote is either undone or resumable, as said."""
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """The known names closest to ``name``, as the end of a sentence; empty when none is close."""
+    close = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+    return f" Did you mean {' or '.join(repr(each) for each in close)}?" if close else ""

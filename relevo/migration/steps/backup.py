@@ -1,0 +1,213 @@
+"""Step 1: one consistent snapshot of the affected tables, with counts and checksums, read back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from relevo import events
+from relevo.clock import Clock
+from relevo.db.pool import Connection, Database
+from relevo.db.statements import statement
+from relevo.errors import MoveFailed
+from relevo.migration.mapping import SourceMapping
+from relevo.migration.run import Work, audit
+
+_SCHEMA = "relevo_backup"
+_PAGES_AT_ONCE = 4096  # 32 MB: a progress report every few hundred milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A table to back up, and which of its rows belong to a list of tenants."""
+
+    schema: str
+    table: str
+    of_tenants: sql.Composable  # a condition with %(tenant_ids)s
+
+    @property
+    def name(self) -> str:
+        """The table as people write it."""
+        return f"{self.schema}.{self.table}"
+
+    @property
+    def relation(self) -> sql.Identifier:
+        """The table, quoted."""
+        return sql.Identifier(self.schema, self.table)
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A backup as recorded."""
+
+    id: UUID
+    created_at: datetime
+    tables: list[str]
+    contents: dict[str, dict[str, Any]]  # table -> copy, rows, checksum
+    tenant_ids: list[UUID] | None
+    actor: str
+    reason: str | None
+    verified_at: datetime | None
+
+    @property
+    def rows(self) -> int:
+        """Rows in all its tables."""
+        return sum(table["rows"] for table in self.contents.values())
+
+
+async def run(work: Work, *, actor: str, reason: str | None) -> UUID:
+    """Make the run's backup, or find the one that an interrupted run made. Returns its id."""
+    if work.run.backup_id is not None:
+        return work.run.backup_id
+    made = await create(
+        work.database,
+        work.mapping,
+        tenant_ids=work.run.tenant_ids,
+        clock=work.clock,
+        emit=work.emit,
+        actor=actor,
+        reason=reason or f"before run {work.run.id}",
+    )
+    async with work.database.transaction() as connection:
+        await work.lease.hold(connection)
+        await connection.execute(
+            statement("migration", "set_run_backup"), {"run_id": work.run.id, "backup_id": made.id}
+        )
+    return made.id
+
+
+async def create(
+    database: Database,
+    mapping: SourceMapping,
+    *,
+    tenant_ids: Sequence[UUID] | None,
+    clock: Clock,
+    emit: events.Sink,
+    actor: str,
+    reason: str | None,
+) -> Backup:
+    """Copy the affected tables as of one moment, then read the copies back.
+
+    Raises MoveFailed when a copy does not read as it was written.
+    """
+    backup_id = uuid4()
+    contents: dict[str, dict[str, Any]] = {}
+    scope = {"tenant_ids": list(tenant_ids) if tenant_ids is not None else None}
+    async with database.transaction(snapshot=True) as connection:
+        for target in _targets(mapping):
+            contents[target.name] = await _copy(connection, target, backup_id, scope, emit)
+        await connection.execute(
+            statement("backup", "record"),
+            {
+                "id": backup_id,
+                "now": clock(),
+                "tables": list(contents),
+                "contents": Jsonb(contents),
+                "actor": actor,
+                "reason": reason,
+                **scope,
+            },
+        )
+        details = {"rows": sum(table["rows"] for table in contents.values())}
+        await audit(
+            connection, actor=actor, action="backup.create", subject=backup_id, reason=reason, details=details
+        )
+    await _read_back(database, backup_id, contents, clock)
+    return next(backup for backup in await listed(database) if backup.id == backup_id)
+
+
+async def listed(database: Database) -> list[Backup]:
+    """All backups, newest first."""
+    async with database.transaction(read_only=True) as connection:
+        rows = await (await connection.execute(statement("backup", "list"))).fetchall()
+    return [Backup(**row) for row in rows]
+
+
+def _targets(mapping: SourceMapping) -> list[Target]:
+    by_business = sql.SQL("%(tenant_ids)s::uuid[] IS NULL OR {} = ANY (%(tenant_ids)s::uuid[])")
+    of_v2 = by_business.format(sql.Identifier("business_id"))
+    of_origins = sql.SQL(
+        "%(tenant_ids)s::uuid[] IS NULL OR config_id IN (SELECT v.id FROM public.voice_assistant_configs v"
+        " WHERE v.business_id = ANY (%(tenant_ids)s::uuid[]))"
+    )
+    v1 = [
+        Target(source.schema, source.table, by_business.format(source.read("business_id")))
+        for source in (mapping.configurations, mapping.calls)
+    ]
+    return [
+        *v1,
+        Target("public", "voice_assistant_configs", of_v2),
+        Target("public", "voice_assistant_metrics", of_v2),
+        Target("relevo", "config_origins", of_origins),
+    ]
+
+
+async def _copy(
+    connection: Connection, target: Target, backup_id: UUID, scope: dict[str, Any], emit: events.Sink
+) -> dict[str, Any]:
+    """Copy one table page range by page range; returns what is recorded of it."""
+    named = await connection.execute(
+        statement("backup", "columns"), {"schema": target.schema, "table": target.table}
+    )
+    row = await named.fetchone()
+    assert row is not None
+    columns = sql.SQL(", ").join(map(sql.Identifier, row["names"]))
+    copy_name = f"{target.table[:40]}_{backup_id.hex[:12]}"
+    copy = sql.Identifier(_SCHEMA, copy_name)
+    fill: dict[str, sql.Composable] = {"copy": copy, "columns": columns, "relation": target.relation}
+    await connection.execute(statement("backup", "create_copy", **fill))
+    await connection.execute(statement("backup", "seclude_copy", copy=copy))
+    leaves = await connection.execute(
+        statement("migration", "leaves"), {"schema": target.schema, "table": target.table}
+    )
+    copied = 0
+    for leaf in await leaves.fetchall():
+        insert = statement(
+            "backup",
+            "fill_copy",
+            leaf=sql.Identifier(leaf["schema"], leaf["table"]),
+            scope=target.of_tenants,
+            **fill,
+        )
+        for pages in range(0, leaf["pages"], _PAGES_AT_ONCE):
+            reach = {"from": f"({pages},0)", "to": f"({pages + _PAGES_AT_ONCE},0)"}
+            copied += (await connection.execute(insert, {**scope, **reach})).rowcount
+            emit(events.Progress(copied, None, f"rows of {target.name}"))
+    checked = await connection.execute(
+        statement("backup", "checksum", columns=columns, relation=target.relation, scope=target.of_tenants), scope
+    )
+    sums = await checked.fetchone()
+    assert sums is not None
+    return {"copy": f"{_SCHEMA}.{copy_name}", "columns": row["names"], **sums}
+
+
+async def _read_back(
+    database: Database, backup_id: UUID, contents: dict[str, dict[str, Any]], clock: Clock
+) -> None:
+    async with database.transaction() as connection:
+        for name, recorded in contents.items():
+            if await _checksum_of_copy(connection, recorded) != (recorded["rows"], recorded["checksum"]):
+                raise MoveFailed(
+                    f"the backup of {name} does not read as it was written",
+                    fix="nothing was moved; check the disk, then run the command again",
+                )
+        await connection.execute(statement("backup", "mark_verified"), {"id": backup_id, "now": clock()})
+
+
+async def _checksum_of_copy(connection: Connection, recorded: dict[str, Any]) -> tuple[int, str]:
+    query = statement(
+        "backup",
+        "checksum",
+        columns=sql.SQL(", ").join(map(sql.Identifier, recorded["columns"])),
+        relation=sql.Identifier(*recorded["copy"].split(".", 1)),
+        scope=sql.SQL("true"),
+    )
+    row = await (await connection.execute(query)).fetchone()
+    assert row is not None
+    return row["rows"], row["checksum"]

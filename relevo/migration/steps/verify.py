@@ -1,0 +1,117 @@
+"""Step 5: every v2 row in scope, derived again from its v1 row and compared field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from relevo import events
+from relevo.db.pool import Connection, Database
+from relevo.db.statements import statement
+from relevo.migration.mapping import SourceMapping
+from relevo.migration.steps.copy import derive_from_batch
+
+_ROWS_AT_ONCE = 2_000
+_ERRORS_LISTED = 1_000
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What verification found. ``checked`` = matched + edited_on_v2 + drifted + missing + quarantined."""
+
+    checked: int = 0
+    matched: int = 0
+    edited_on_v2: int = 0
+    drifted: int = 0
+    missing: int = 0
+    quarantined: int = 0
+    orphaned: int = 0
+    errors: list[str] = field(default_factory=list)  # the first thousand, one line each
+
+    @property
+    def success(self) -> bool:
+        """Whether v2 holds what v1 says it should, nothing more and nothing less."""
+        return not (self.drifted or self.missing or self.orphaned or self.errors)
+
+    def blame(self, error: str) -> None:
+        """Note what is wrong, as long as a person could still read it."""
+        if len(self.errors) < _ERRORS_LISTED:
+            self.errors.append(error)
+
+
+async def run(
+    database: Database,
+    mapping: SourceMapping,
+    *,
+    tenant_ids: Sequence[UUID] | None,
+    emit: events.Sink = events.silent,
+    metrics: bool = False,
+) -> Verdict:
+    """Compare everything in scope, as of one moment. ``metrics``: each business with calls must have figures."""
+    verdict = Verdict()
+    scope = {"tenant_ids": list(tenant_ids) if tenant_ids is not None else None}
+    async with database.transaction(read_only=True, snapshot=True) as connection:
+        counted = await connection.execute(
+            statement("migration", "count_configurations", **mapping.fill()), scope
+        )
+        row = await counted.fetchone()
+        await _compare(connection, mapping, scope, verdict, row["total"] if row else 0, emit)
+        await _find_orphans(connection, mapping, scope, verdict)
+        if metrics:
+            await _require_metrics(connection, mapping, scope, verdict)
+    return verdict
+
+
+async def _compare(
+    connection: Connection,
+    mapping: SourceMapping,
+    scope: dict[str, Any],
+    verdict: Verdict,
+    total: int,
+    emit: events.Sink,
+) -> None:
+    query = statement("migration", "expected_batch", derive=derive_from_batch(mapping), **mapping.fill())
+    after: str | None = None
+    while True:
+        found = await connection.execute(query, {**scope, "after": after, "batch_size": _ROWS_AT_ONCE})
+        batch = await found.fetchone()
+        if batch is None or batch["seen"] == 0:
+            return
+        after = batch["last"]
+        _count(verdict, batch)
+        emit(events.Progress(verdict.checked, total, "configurations"))
+
+
+def _count(verdict: Verdict, batch: dict[str, Any]) -> None:
+    verdict.checked += batch["seen"]
+    verdict.matched += batch["matched"]
+    verdict.quarantined += batch["quarantined"]
+    for wrong in batch["wrong"]:
+        if wrong["missing"]:
+            verdict.missing += 1
+            verdict.blame(f"config {wrong['id']}: missing in v2")
+        else:
+            verdict.drifted += 1
+            verdict.blame(f"config {wrong['id']}: differs in {', '.join(wrong['fields'])}")
+
+
+async def _find_orphans(
+    connection: Connection, mapping: SourceMapping, scope: dict[str, Any], verdict: Verdict
+) -> None:
+    found = await connection.execute(statement("migration", "orphaned", **mapping.fill()), scope)
+    for row in await found.fetchall():
+        verdict.orphaned += 1
+        verdict.blame(f"config {row['id']}: in v2, but not in v1")
+
+
+async def _require_metrics(
+    connection: Connection, mapping: SourceMapping, scope: dict[str, Any], verdict: Verdict
+) -> None:
+    found = await connection.execute(
+        statement("migration", "businesses_without_metrics", **mapping.fill()), scope
+    )
+    row = await found.fetchone()
+    if row and row["many"]:
+        verdict.blame(f"{row['many']} businesses with calls have no row in voice_assistant_metrics")

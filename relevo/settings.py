@@ -1,0 +1,92 @@
+"""What the environment and relevo.toml say. Beside the command line, the only reader of either.
+
+A setting has one name: ``database_url`` is ``RELEVO_DATABASE_URL`` in the environment and ``url`` under
+``[database]`` in relevo.toml. The command line wins over the environment, which wins over the file.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from relevo.errors import ConfigurationError, nearest
+
+DEFAULT_FILE = Path("relevo.toml")
+
+
+class Settings(BaseSettings):
+    """Every setting, with its default."""
+
+    model_config = SettingsConfigDict(env_prefix="RELEVO_", extra="forbid", frozen=True)
+
+    home: Path = Path(".relevo")
+    """Where the embedded server keeps its locks and its address."""
+
+    database_url: str | None = None
+    """The database to work on; None: the embedded server."""
+
+    source: dict[str, Any] = {}
+    """Where the v1 rows are and under which names; read by relevo.migration.mapping."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment before what was handed in, which is the file."""
+        return env_settings, init_settings
+
+
+def load(file: Path | None = None, *, database_url: str | None = None) -> Settings:
+    """The settings in force. ``file`` None means relevo.toml where there is one.
+
+    Raises ConfigurationError naming the file, the key and the mistake.
+    """
+    try:
+        settings = Settings(**_read(file or DEFAULT_FILE, required=file is not None))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(str(part) for part in first["loc"])
+        raise ConfigurationError(
+            f"setting {name}: {first['msg']}", fix=f"correct {name}, or RELEVO_{name.upper()}"
+        ) from error
+    return settings.model_copy(update={"database_url": database_url}) if database_url else settings
+
+
+def _read(file: Path, *, required: bool) -> dict[str, Any]:
+    if not file.exists() and not required:
+        return {}
+    try:
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read {file}: {error.strerror}", fix="name an existing file with --config"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file} is not valid TOML: {error}", fix="correct that line") from error
+    values = dict(_flatten(tables))
+    for name in values.keys() - Settings.model_fields.keys():
+        raise ConfigurationError(
+            f"{file}: there is no setting {name}.{nearest(name, Settings.model_fields)}",
+            fix="remove it, or correct its name",
+        )
+    return values
+
+
+def _flatten(tables: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """``[database] url`` becomes ``database_url``; ``[source]`` is a structure and stays whole."""
+    for section, value in tables.items():
+        if isinstance(value, dict) and section not in Settings.model_fields:
+            for key, inner in value.items():
+                yield f"{section}_{key}", inner
+        else:
+            yield section, value

@@ -1,0 +1,277 @@
+-- The one transform from a v1 prompt to the fields of v2. The batch copy, the mirror, verification,
+-- the dry run and `relevo explain` all call relevo.infer.
+--
+-- Independent of the session's time zone, collation and locale: text is folded by relevo.fold, and every
+-- search runs under "C".
+
+CREATE TYPE relevo.inference AS (
+    assistant_type_id    text,
+    enabled_capabilities text[],
+    special_instructions text,
+    truncated            boolean,  -- the instructions went on past 1,000 code points
+    low_confidence       boolean,  -- some field was decided by a keyword that may not have been meant
+    provenance           jsonb     -- per field: the keyword that decided, its place (code points, from 1), confidence
+);
+
+-- The seed's white space, which is JavaScript's: wider than PostgreSQL's \s.
+CREATE FUNCTION relevo.white_space() RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN E' \t\n\x0B\f\r\u00A0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200A\u2028\u2029\u202F\u205F\u3000\uFEFF';
+
+-- Lower case without accents. The accents of written Spanish are replaced one by one, for normalising a
+-- whole prompt costs five times as much; whatever else there is takes the long way. Only marks that stand
+-- as code points of their own change the length: see relevo.unfolded_place.
+CREATE FUNCTION relevo.fold(prompt text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = '' AS $$
+DECLARE
+    folded text := lower(prompt COLLATE "C");
+BEGIN
+    IF octet_length(folded) = char_length(folded) THEN
+        RETURN folded;
+    END IF;
+    folded := replace(replace(replace(replace(replace(replace(replace(
+        folded, 'á', 'a'), 'é', 'e'), 'í', 'i'), 'ó', 'o'), 'ú', 'u'), 'ñ', 'n'), 'ü', 'u');
+    IF octet_length(folded) = char_length(folded)
+       OR folded !~ '[\u00C0-\u024F\u0300-\u036F\u1E00-\u1EFF\u212A\u212B]' COLLATE "C" THEN
+        RETURN folded;
+    END IF;
+    folded := regexp_replace(normalize(folded, NFD) COLLATE "C", '[\u0300-\u036F]+', '', 'g');
+    RETURN lower(normalize(folded, NFC) COLLATE "C");
+END $$;
+
+-- Where a place in the folded prompt lies in the prompt as written, when marks of their own were left out.
+-- One past the end stays one past the end. Costs a scan of the prompt.
+CREATE FUNCTION relevo.unfolded_place(prompt text, place integer) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce((SELECT spot FROM regexp_split_to_table(prompt, '') WITH ORDINALITY AS each(letter, spot)
+                 WHERE letter COLLATE "C" !~ '[\u0300-\u036F]' ORDER BY spot
+                 LIMIT 1 OFFSET place - 1), char_length(prompt) + 1);
+
+-- The special instructions of a prompt: below the first heading, in order of preference, that has anything
+-- below it; up to the next "##" or the end.
+CREATE FUNCTION relevo.find_instructions(prompt text, folded text, headings text[],
+                                         OUT instructions text, OUT heading text,
+                                         OUT place integer, OUT until integer)  -- of heading and section
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = '' AS $$
+DECLARE
+    shifted boolean := char_length(folded) <> char_length(prompt);
+    below   integer;  -- where the text below the heading begins
+BEGIN
+    FOREACH heading IN ARRAY headings LOOP
+        place := strpos(folded COLLATE "C", heading);
+        CONTINUE WHEN place = 0;
+        below := place + char_length(heading);
+        IF shifted THEN
+            place := relevo.unfolded_place(prompt, place);
+            below := relevo.unfolded_place(prompt, below);
+        END IF;
+        instructions := split_part(substr(prompt, below), '##', 1);
+        until := below + char_length(instructions);
+        instructions := ltrim(instructions, ':' || relevo.white_space());
+        CONTINUE WHEN instructions = '';
+        instructions := rtrim(instructions, relevo.white_space());
+        RETURN;
+    END LOOP;
+    instructions := NULL;
+    heading := NULL;
+    place := NULL;
+    until := NULL;
+END $$;
+
+-- What a prompt says, in the keywords of its rules. Bit i-1 of a mask is keyword i.
+CREATE FUNCTION relevo.find_keywords(prompt text, folded text, keywords text[], decoys text[], decoy_masks bigint[],
+                                     OUT present bigint,  -- the keywords that are there
+                                     OUT meant bigint,    -- those that begin a word, outside a decoy
+                                     OUT reasons text[])  -- per keyword, as JSON
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = '' AS $$
+DECLARE
+    literal text := folded;  -- with the decoys blanked out
+    shifted boolean := char_length(folded) <> char_length(prompt);
+    places  integer[];
+    keyword text;
+    place   integer;
+    bit     bigint := 1;
+BEGIN
+    present := 0;
+    meant := 0;
+    FOREACH keyword IN ARRAY keywords LOOP
+        place := strpos(folded COLLATE "C", keyword);
+        places := array_append(places, place);
+        IF place > 0 THEN
+            present := present | bit;
+        END IF;
+        bit := bit << 1;
+    END LOOP;
+    FOR i IN 1 .. cardinality(decoys) LOOP
+        IF present & decoy_masks[i] <> 0 THEN
+            literal := replace(literal COLLATE "C", decoys[i], repeat(' ', char_length(decoys[i])));
+        END IF;
+    END LOOP;
+    FOR i IN 1 .. cardinality(keywords) LOOP
+        CONTINUE WHEN places[i] = 0;
+        place := strpos(literal COLLATE "C", keywords[i]);
+        IF place > 1 AND substr(literal, place - 1, 1) COLLATE "C" BETWEEN '0' AND 'z' THEN
+            -- Inside a word; one that begins a word may follow.
+            place := regexp_instr(literal COLLATE "C", '[^0-z]' || keywords[i]);
+            place := place + (place > 0)::integer;
+        END IF;
+        IF place > 0 THEN
+            meant := meant | (1::bigint << (i - 1));
+            places[i] := place;
+        END IF;
+        IF shifted THEN
+            places[i] := relevo.unfolded_place(prompt, places[i]);
+        END IF;
+        reasons[i] := '{"keyword": "' || keywords[i] || '", "place": ' || places[i] || ', "confidence": "'
+                      || CASE WHEN place > 0 THEN 'high' ELSE 'low' END || '"}';
+    END LOOP;
+END $$;
+
+-- Which of some keywords decided, as an index: the first that is meant, else the first that is there.
+CREATE FUNCTION relevo.deciding(those bigint, meant bigint) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN strpos(reverse((CASE WHEN those & meant <> 0 THEN those & meant ELSE those END)::bit(64)::text), '1');
+
+-- The compiled rules for a vertical: its own, or the common ones. No row where the version is not published.
+CREATE FUNCTION relevo.rulebook(rule_version integer, of_vertical text) RETURNS SETOF relevo.rulebooks
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT b.* FROM relevo.rulebooks b
+    WHERE b.version = rule_version AND b.vertical IN (of_vertical, '*')
+    ORDER BY b.vertical = '*' LIMIT 1;
+END;
+
+-- What v2 makes of a v1 prompt of a business of this vertical, by the rules of this version.
+CREATE FUNCTION relevo.infer(prompt text, vertical text, rule_version integer) RETURNS relevo.inference
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = '' AS $$
+DECLARE
+    default_capability text;
+    capabilities       text[];
+    capability_masks   bigint[];
+    types              text[];
+    type_masks         bigint[];
+    type_and_masks     bigint[];
+    said    text := coalesce(prompt, '');
+    folded  text := relevo.fold(said);
+    result  relevo.inference;
+    present bigint;
+    meant   bigint;
+    reasons text[];
+    mask    bigint;
+    heading text;
+    place   integer;
+    until   integer;
+    typed   text := '';
+    able    text := '';
+BEGIN
+    SELECT b.empty_prompt_capability, b.capabilities, b.capability_masks, b.types, b.type_masks, b.type_and_masks,
+           k.present, k.meant, k.reasons, c.instructions, c.heading, c.place, c.until
+    INTO default_capability, capabilities, capability_masks, types, type_masks, type_and_masks,
+         present, meant, reasons, result.special_instructions, heading, place, until
+    FROM relevo.rulebook(rule_version, infer.vertical) AS b,
+         LATERAL relevo.find_keywords(said, folded, b.keywords, b.decoys, b.decoy_masks) AS k,
+         LATERAL relevo.find_instructions(said, folded, b.instruction_headings) AS c;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no published rule set %', rule_version;
+    END IF;
+    result.low_confidence := false;
+
+    FOR i IN 1 .. cardinality(capabilities) LOOP
+        mask := present & capability_masks[i];
+        CONTINUE WHEN mask = 0;
+        result.enabled_capabilities := array_append(result.enabled_capabilities, capabilities[i]);
+        result.low_confidence := result.low_confidence OR mask & meant = 0;
+        able := able || ', "' || capabilities[i] || '": ' || reasons[relevo.deciding(mask, meant)];
+    END LOOP;
+    IF result.enabled_capabilities IS NULL THEN
+        result.enabled_capabilities := ARRAY[CASE said WHEN '' THEN default_capability ELSE 'basic' END];
+    END IF;
+
+    result.assistant_type_id := infer.vertical || '_basic';
+    FOR i IN 1 .. cardinality(types) LOOP
+        CONTINUE WHEN type_masks[i] <> 0 AND present & type_masks[i] = 0
+                   OR type_and_masks[i] <> 0 AND present & type_and_masks[i] = 0;
+        result.assistant_type_id := types[i];
+        FOREACH mask IN ARRAY ARRAY[present & type_masks[i], present & type_and_masks[i]] LOOP
+            CONTINUE WHEN mask = 0;
+            result.low_confidence := result.low_confidence OR mask & meant = 0;
+            typed := typed || ', ' || reasons[relevo.deciding(mask, meant)];
+        END LOOP;
+        EXIT;
+    END LOOP;
+
+    result.truncated := coalesce(char_length(result.special_instructions) > 1000, false);
+    result.special_instructions := left(result.special_instructions, 1000);
+
+    -- Put together as text, for that is three times as fast; rules' names hold nothing that JSON would escape.
+    result.provenance := '{"rule_version": ' || rule_version
+        || ', "assistant_type_id": [' || substr(typed, 3) || '], "enabled_capabilities": {' || substr(able, 3)
+        || '}, "special_instructions": '
+        || coalesce('{"heading": "' || heading || '", "place": ' || place || ', "until": ' || until
+                    || ', "confidence": "high"}', 'null') || '}';
+    RETURN result;
+END $$;
+
+-- Why a person should look at what was inferred, before it goes live.
+CREATE FUNCTION relevo.review_reasons(inferred relevo.inference) RETURNS text[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN array_remove(ARRAY[CASE WHEN (inferred).low_confidence THEN 'low_confidence' END,
+                          CASE WHEN (inferred).truncated THEN 'truncated' END], NULL);
+
+-- Whether a line is a heading, and of what: '' is no heading, '?' one that no rule knows.
+-- A heading is a Markdown heading, a line of capitals, or a short line that ends with a colon.
+CREATE FUNCTION relevo.heading_of(line text, rule_version integer) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN CASE
+    WHEN char_length(line) > 80 OR line COLLATE "C" !~ '[A-Za-zÁÉÍÓÚÑÜáéíóúñü]' THEN ''
+    WHEN line COLLATE "C" ~ '^\s*#' OR line COLLATE "C" ~ ':\s*$' OR line COLLATE "C" !~ '[a-záéíóúñü]' THEN
+        coalesce((SELECT r.carried_by FROM relevo.rule_headings r
+                  WHERE r.version = rule_version AND strpos(relevo.fold(line) COLLATE "C", r.heading) > 0
+                  ORDER BY char_length(r.heading) DESC, r.ordinal LIMIT 1), '?')
+    ELSE ''
+END;
+
+-- The passages of a part of a prompt that stand below no heading the rules know, as [{place, text}]. ``starts``
+-- is where the part begins in the prompt.
+CREATE FUNCTION relevo.unheaded(part text, starts integer, rule_version integer) RETURNS jsonb
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN (
+    WITH lines AS (
+        SELECT line, number, relevo.heading_of(line, rule_version) AS heading,
+               starts + coalesce(sum(char_length(line) + 1)
+                   OVER (ORDER BY number ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS place
+        FROM string_to_table(part, E'\n') WITH ORDINALITY AS each(line, number)
+    ), sections AS (
+        SELECT *, count(*) FILTER (WHERE heading <> '') OVER (ORDER BY number) AS section FROM lines
+    ), passages AS (
+        SELECT min(place) AS place, string_agg(line, E'\n' ORDER BY number) AS passage
+        FROM sections GROUP BY section HAVING max(heading) IN ('', '?')
+    )
+    SELECT coalesce(jsonb_agg(jsonb_build_object(
+               'place', place + char_length(passage) - char_length(ltrim(passage, relevo.white_space())),
+               'text', btrim(passage, relevo.white_space())) ORDER BY place), '[]')
+    FROM passages WHERE btrim(passage, relevo.white_space()) <> ''
+);
+
+-- What v2 would not carry of a prompt: passages outside the special instructions and below no known heading, and
+-- what was cut off the instructions. As [{place, text}], places in code points from 1.
+CREATE FUNCTION relevo.uncovered(prompt text, rule_version integer, inferred relevo.inference) RETURNS jsonb
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = '' AS $$
+DECLARE
+    place  integer := (inferred).provenance #>> '{special_instructions,place}';
+    until  integer := (inferred).provenance #>> '{special_instructions,until}';
+    carved text;
+BEGIN
+    IF coalesce(prompt, '') = '' THEN
+        RETURN '[]';
+    ELSIF place IS NULL THEN
+        RETURN relevo.unheaded(prompt, 1, rule_version);
+    END IF;
+    carved := rtrim(substr(prompt, place, until - place), relevo.white_space());
+    RETURN relevo.unheaded(left(prompt, place - 1), 1, rule_version)
+        || CASE WHEN (inferred).truncated THEN jsonb_build_array(jsonb_build_object(
+               'place', place + strpos(carved, (inferred).special_instructions) - 1 + 1000,
+               'text', substr(carved, strpos(carved, (inferred).special_instructions) + 1000)))
+           ELSE '[]' END
+        || relevo.unheaded(substr(prompt, until), until, rule_version);
+END $$;

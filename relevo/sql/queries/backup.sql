@@ -1,0 +1,32 @@
+-- columns --
+SELECT array_agg(a.attname::text ORDER BY a.attnum) AS names
+FROM pg_catalog.pg_attribute a
+WHERE a.attrelid = to_regclass(format('%%I.%%I', %(schema)s::text, %(table)s::text))
+  AND a.attnum > 0 AND NOT a.attisdropped
+
+-- create_copy --
+CREATE TABLE {copy} AS SELECT {columns} FROM {relation} WITH NO DATA
+
+-- seclude_copy --
+ALTER TABLE {copy} ENABLE ROW LEVEL SECURITY
+
+-- fill_copy --
+INSERT INTO {copy} ({columns}) SELECT {columns} FROM ONLY {leaf}
+WHERE ctid >= %(from)s::tid AND ctid < %(to)s::tid AND ({scope})
+
+-- checksum --
+-- Rows and a checksum that does not depend on their order. The session's ways of writing values are pinned by
+-- the transaction.
+SELECT count(*) AS rows, coalesce(sum(hashtextextended(r::text, 0)), 0)::text AS checksum
+FROM (SELECT {columns} FROM {relation} WHERE ({scope})) AS r
+
+-- record --
+INSERT INTO public.migration_backups (id, created_at, tables, contents, tenant_ids, actor, reason)
+VALUES (%(id)s, %(now)s, %(tables)s, %(contents)s, %(tenant_ids)s, %(actor)s, %(reason)s)
+
+-- mark_verified --
+UPDATE public.migration_backups SET verified_at = %(now)s WHERE id = %(id)s
+
+-- list --
+SELECT id, created_at, tables, contents, tenant_ids, actor, reason, verified_at
+FROM public.migration_backups ORDER BY created_at DESC, id

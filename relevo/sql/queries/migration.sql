@@ -1,0 +1,436 @@
+-- Statements of the move. {configurations}, {calls} and {tenants} are v1 through the source mapping.
+
+-- derive --
+-- What v2 should hold for each v1 configuration in scope, or why it cannot hold it. This is the only place
+-- where a row of v1 becomes a row of v2; the copy, verification and the dry run select from it.
+SELECT c.id, c.business_id, c.vapi_assistant_id, c.phone_number_id,
+       coalesce(nullif(c.voice_id, ''), 'elevenlabs-maria') AS voice_id,
+       1.0 AS voice_speed,
+       'friendly' AS personality_type,
+       '1' AS template_version,
+       c.is_active, c.created_at, c.updated_at,
+       true AS migrated_from_v1,
+       encode(sha256(convert_to(coalesce(c.system_prompt, ''), 'UTF8')), 'hex') AS original_prompt_hash,
+       c.system_prompt AS prompt,
+       c.assistant_name, c.first_message,
+       t.vertical, t.name AS business_name,
+       CASE WHEN c.business_id IS NULL THEN 'no_business'
+            WHEN t.id IS NULL THEN 'unknown_business'
+            WHEN t.vertical IS NULL OR btrim(t.vertical, relevo.white_space()) = '' THEN 'no_vertical'
+       END AS defect
+FROM {configurations} AS c
+LEFT JOIN {tenants} AS t ON t.id = c.business_id
+
+-- tables --
+-- What the catalogue says of the mapped tables.
+SELECT to_regclass(format('%%I.%%I', s.schema, s."table"))::oid AS oid, s.kind,
+       has_schema_privilege(n.oid, 'USAGE') AS may_enter,
+       has_table_privilege(c.oid, 'SELECT') AS may_read,
+       has_table_privilege(c.oid, 'UPDATE') AS may_update,
+       pg_has_role(c.relowner, 'USAGE') AS may_alter,
+       c.relkind::text AS kind_of_relation,
+       c.relrowsecurity AND NOT (r.rolsuper OR r.rolbypassrls)
+           AND (c.relforcerowsecurity OR NOT pg_has_role(c.relowner, 'USAGE')) AS rls_hides_rows,
+       greatest(c.reltuples, 0)::bigint AS about_rows
+FROM jsonb_to_recordset(%(sources)s) AS s (kind text, schema text, "table" text)
+LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = s.schema
+LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = s."table"
+LEFT JOIN pg_catalog.pg_roles r ON r.rolname = current_user
+
+-- columns --
+SELECT c.relname AS "table", a.attname AS "column", format_type(a.atttypid, a.atttypmod) AS type
+FROM pg_catalog.pg_attribute a
+JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relname = %(table)s AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum
+
+-- defects --
+-- Everything wrong with the rows themselves: what, how many, the first ten. Nothing here stops the move.
+WITH scope AS (
+    SELECT * FROM {configurations} AS c
+    WHERE %(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[])
+), of_calls AS (
+    SELECT * FROM {calls} AS c
+    WHERE %(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[])
+), found (code, subject) AS (
+    SELECT 'config_without_business', id::text FROM scope WHERE business_id IS NULL
+    UNION ALL
+    SELECT 'config_with_unknown_business', s.id::text FROM scope s
+    WHERE s.business_id IS NOT NULL AND NOT EXISTS (SELECT FROM {tenants} AS t WHERE t.id = s.business_id)
+    UNION ALL
+    SELECT 'config_without_vertical', s.id::text
+    FROM scope s JOIN {tenants} AS t ON t.id = s.business_id
+    WHERE t.vertical IS NULL OR btrim(t.vertical, E' \t\n\r\u00A0') = ''
+    UNION ALL
+    SELECT 'duplicate_config_id', id::text FROM scope GROUP BY id HAVING count(*) > 1
+    UNION ALL
+    SELECT 'duplicate_business_id', t.id::text FROM {tenants} AS t GROUP BY t.id HAVING count(*) > 1
+    UNION ALL
+    SELECT 'duplicate_phone_number', phone_number_id FROM scope
+    WHERE phone_number_id <> '' AND is_active GROUP BY phone_number_id HAVING count(*) > 1
+    UNION ALL
+    SELECT 'duplicate_assistant', vapi_assistant_id FROM scope
+    WHERE vapi_assistant_id <> '' AND is_active GROUP BY vapi_assistant_id HAVING count(*) > 1
+    UNION ALL
+    SELECT 'several_active_configs', business_id::text FROM scope
+    WHERE is_active AND business_id IS NOT NULL GROUP BY business_id HAVING count(*) > 1
+    UNION ALL
+    SELECT 'call_without_business', id FROM {calls} AS c
+    WHERE business_id IS NULL AND %(tenant_ids)s::uuid[] IS NULL
+    UNION ALL
+    SELECT 'call_with_unknown_business', c.id FROM of_calls c
+    WHERE c.business_id IS NOT NULL AND NOT EXISTS (SELECT FROM {tenants} AS t WHERE t.id = c.business_id)
+    UNION ALL
+    SELECT 'duplicate_vapi_call_id', vapi_call_id FROM of_calls
+    WHERE vapi_call_id <> '' GROUP BY vapi_call_id HAVING count(*) > 1
+), ranked AS (
+    SELECT code, subject, count(*) OVER (PARTITION BY code) AS many,
+           row_number() OVER (PARTITION BY code ORDER BY subject COLLATE "C") AS rank
+    FROM found
+)
+SELECT code, many, array_agg(subject ORDER BY rank) AS first
+FROM ranked WHERE rank <= 10 GROUP BY code, many ORDER BY code
+
+-- verticals_without_rules --
+SELECT t.vertical AS vertical, count(*) AS many
+FROM {tenants} AS t
+WHERE EXISTS (SELECT FROM {configurations} AS c WHERE c.business_id = t.id)
+  AND (%(tenant_ids)s::uuid[] IS NULL OR t.id = ANY (%(tenant_ids)s::uuid[]))
+  AND btrim(t.vertical, E' \t\n\r\u00A0') <> ''
+  AND NOT (t.vertical COLLATE "C" = ANY (%(known)s::text[]))
+GROUP BY t.vertical ORDER BY t.vertical COLLATE "C"
+
+-- verticals_known --
+SELECT vertical FROM relevo.rule_verticals WHERE version = relevo.current_rules() AND vertical <> '*'
+
+-- v2_rows --
+-- What v2 holds already, and whose it is.
+SELECT count(*) FILTER (WHERE o.config_id IS NOT NULL) AS by_relevo,
+       count(*) FILTER (WHERE o.config_id IS NULL) AS by_others
+FROM public.voice_assistant_configs v
+LEFT JOIN relevo.config_origins o ON o.config_id = v.id
+WHERE %(tenant_ids)s::uuid[] IS NULL OR v.business_id = ANY (%(tenant_ids)s::uuid[])
+
+-- unknown_tenants --
+SELECT wanted AS id FROM unnest(%(tenant_ids)s::uuid[]) AS wanted
+WHERE NOT EXISTS (SELECT FROM {tenants} AS t WHERE t.id = wanted)
+  AND NOT EXISTS (SELECT FROM {configurations} AS c WHERE c.business_id = wanted)
+
+-- some_tenants --
+SELECT id::text AS id FROM {tenants} AS t LIMIT 100000
+
+-- open_run --
+SELECT id, started_at, tenant_ids, batch_size, rule_version, backup_id, skip_backup, actor, types_added
+FROM relevo.runs WHERE state = 'running'
+
+-- start_run --
+INSERT INTO relevo.runs (started_at, actor, reason, tenant_ids, batch_size, rule_version, skip_backup)
+VALUES (%(now)s, %(actor)s, %(reason)s, %(tenant_ids)s, %(batch_size)s, relevo.current_rules(), %(skip_backup)s)
+RETURNING id, started_at, tenant_ids, batch_size, rule_version, backup_id, skip_backup, actor, types_added
+
+-- finish_run --
+UPDATE relevo.runs SET state = %(state)s, finished_at = %(now)s, result = %(result)s WHERE id = %(run_id)s
+
+-- step --
+SELECT cursor, finished_at FROM relevo.run_steps WHERE run_id = %(run_id)s AND step = %(step)s
+
+-- save_step --
+INSERT INTO relevo.run_steps AS s (run_id, step, cursor, finished_at)
+VALUES (%(run_id)s, %(step)s, %(cursor)s, CASE WHEN %(finished)s THEN %(now)s::timestamptz END)
+ON CONFLICT (run_id, step) DO UPDATE SET cursor = excluded.cursor, finished_at = excluded.finished_at
+
+-- set_run_backup --
+UPDATE relevo.runs SET backup_id = %(backup_id)s WHERE id = %(run_id)s
+
+-- audit --
+INSERT INTO relevo.audit_log (actor, action, subject, reason, details)
+VALUES (%(actor)s, %(action)s, %(subject)s, %(reason)s, %(details)s)
+
+-- add_types --
+-- A vertical without rules joins the catalogue with its basic type. Returns what was added.
+INSERT INTO public.voice_assistant_types (id, vertical, name)
+SELECT DISTINCT t.vertical || '_basic', t.vertical, initcap(t.vertical) || ' basic'
+FROM {tenants} AS t
+WHERE EXISTS (SELECT FROM {configurations} AS c WHERE c.business_id = t.id)
+  AND (%(tenant_ids)s::uuid[] IS NULL OR t.id = ANY (%(tenant_ids)s::uuid[]))
+  AND btrim(t.vertical, relevo.white_space()) <> ''
+  AND NOT EXISTS (SELECT FROM relevo.rule_types r
+                  WHERE r.version = %(rule_version)s AND r.vertical = t.vertical COLLATE "C")
+ON CONFLICT (id) DO NOTHING
+RETURNING id
+
+-- record_types --
+UPDATE relevo.runs SET types_added = types_added || %(types)s::text[] WHERE id = %(run_id)s
+
+-- count_configurations --
+SELECT count(*) AS total FROM {configurations} AS c
+WHERE %(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[])
+
+-- copy_batch --
+-- One batch of configurations by key: those absent from v2 are derived and inserted, defective ones are set
+-- aside, those already there are left alone. The v1 rows are held FOR SHARE until the commit, so that no edit
+-- or deletion falls between reading and writing.
+WITH batch AS MATERIALIZED (
+    SELECT c.* FROM {configurations} AS c
+    WHERE (%(after)s::uuid IS NULL OR c.id > %(after)s::uuid)
+      AND (%(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[]))
+    ORDER BY c.id
+    LIMIT %(batch_size)s
+    FOR SHARE OF c
+), derived AS MATERIALIZED (
+    SELECT d.*, i.*, relevo.review_reasons(i) AS review
+    FROM ({derive}) AS d
+    LEFT JOIN LATERAL relevo.infer(d.prompt, d.vertical, %(rule_version)s) AS i ON d.defect IS NULL
+    WHERE NOT EXISTS (SELECT FROM public.voice_assistant_configs v WHERE v.id = d.id)
+), inserted AS (
+    INSERT INTO public.voice_assistant_configs
+           (id, business_id, assistant_type_id, vapi_assistant_id, phone_number_id, voice_id, voice_speed,
+            personality_type, special_instructions, enabled_capabilities, template_version, is_active,
+            created_at, updated_at, migrated_from_v1, migrated_at, original_prompt_hash)
+    SELECT id, business_id, assistant_type_id, vapi_assistant_id, phone_number_id, voice_id, voice_speed,
+           personality_type, special_instructions, enabled_capabilities, template_version, is_active,
+           created_at, updated_at, migrated_from_v1, %(now)s, original_prompt_hash
+    FROM derived WHERE defect IS NULL
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id
+), archived AS (
+    INSERT INTO relevo.config_origins (config_id, run_id, rule_version, prompt, provenance, review)
+    SELECT d.id, %(run_id)s, %(rule_version)s, d.prompt, d.provenance, d.review
+    FROM derived d JOIN inserted USING (id)
+    ON CONFLICT (config_id) DO NOTHING
+), released AS (
+    DELETE FROM relevo.quarantine q USING inserted WHERE q.config_id = inserted.id::text
+), set_aside AS (
+    INSERT INTO relevo.quarantine (config_id, run_id, business_id, reason, detail)
+    SELECT id::text, %(run_id)s, business_id::text, defect, CASE defect
+               WHEN 'no_business' THEN 'the configuration names no business'
+               WHEN 'unknown_business' THEN 'its business ' || business_id || ' does not exist'
+               WHEN 'no_vertical' THEN 'its business has no vertical, so no assistant type fits'
+           END
+    FROM derived WHERE defect IS NOT NULL
+    ON CONFLICT (config_id) DO UPDATE
+    SET reason = excluded.reason, detail = excluded.detail, business_id = excluded.business_id
+)
+SELECT count(*) AS seen,
+       (SELECT count(*) FROM inserted) AS migrated,
+       (SELECT count(*) FROM derived WHERE defect IS NOT NULL) AS quarantined,
+       (SELECT max(id::text COLLATE "C") FROM batch) AS last
+FROM batch
+
+-- quarantine_one --
+INSERT INTO relevo.quarantine (config_id, run_id, business_id, reason, detail)
+VALUES (%(config_id)s, %(run_id)s, NULL, %(reason)s, %(detail)s)
+ON CONFLICT (config_id) DO UPDATE SET reason = excluded.reason, detail = excluded.detail
+
+-- dry_run --
+-- What a run would do with each configuration in scope, counted.
+WITH derived AS (
+    SELECT d.defect, v.id IS NOT NULL AS present, coalesce(o.review, relevo.review_reasons(i)) AS review
+    FROM ({derive}) AS d
+    LEFT JOIN public.voice_assistant_configs v ON v.id = d.id
+    LEFT JOIN relevo.config_origins o ON o.config_id = v.id
+    LEFT JOIN LATERAL relevo.infer(d.prompt, d.vertical, relevo.current_rules()) AS i
+        ON d.defect IS NULL AND v.id IS NULL
+    WHERE %(tenant_ids)s::uuid[] IS NULL OR d.business_id = ANY (%(tenant_ids)s::uuid[])
+)
+SELECT count(*) FILTER (WHERE defect IS NULL AND NOT present) AS migrated,
+       count(*) FILTER (WHERE present) AS skipped,
+       count(*) FILTER (WHERE defect IS NOT NULL AND NOT present) AS quarantined,
+       count(*) FILTER (WHERE cardinality(review) > 0) AS review
+FROM derived
+
+-- review_count --
+SELECT count(*) AS many
+FROM relevo.config_origins o JOIN public.voice_assistant_configs v ON v.id = o.config_id
+WHERE cardinality(o.review) > 0
+  AND (%(tenant_ids)s::uuid[] IS NULL OR v.business_id = ANY (%(tenant_ids)s::uuid[]))
+
+-- expected_batch --
+-- One batch of verification: each v1 configuration by key, re-derived by the rules that made its v2 row and
+-- compared field by field. ``fields`` names what differs; ``missing`` says there is no v2 row at all.
+WITH batch AS MATERIALIZED (
+    SELECT c.* FROM {configurations} AS c
+    WHERE (%(after)s::uuid IS NULL OR c.id > %(after)s::uuid)
+      AND (%(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[]))
+    ORDER BY c.id
+    LIMIT %(batch_size)s
+), compared AS (
+    SELECT e.id, v.id IS NULL AS missing, q.config_id IS NOT NULL AS quarantined,
+           array_remove(ARRAY[
+               CASE WHEN v.business_id IS DISTINCT FROM e.business_id THEN 'business_id' END,
+               CASE WHEN v.assistant_type_id IS DISTINCT FROM i.assistant_type_id THEN 'assistant_type_id' END,
+               CASE WHEN v.vapi_assistant_id IS DISTINCT FROM e.vapi_assistant_id THEN 'vapi_assistant_id' END,
+               CASE WHEN v.phone_number_id IS DISTINCT FROM e.phone_number_id THEN 'phone_number_id' END,
+               CASE WHEN v.voice_id IS DISTINCT FROM e.voice_id THEN 'voice_id' END,
+               CASE WHEN v.voice_speed IS DISTINCT FROM e.voice_speed THEN 'voice_speed' END,
+               CASE WHEN v.personality_type IS DISTINCT FROM e.personality_type THEN 'personality_type' END,
+               CASE WHEN v.special_instructions IS DISTINCT FROM i.special_instructions THEN 'special_instructions' END,
+               CASE WHEN v.enabled_capabilities IS DISTINCT FROM i.enabled_capabilities THEN 'enabled_capabilities' END,
+               CASE WHEN v.template_version IS DISTINCT FROM e.template_version THEN 'template_version' END,
+               CASE WHEN v.is_active IS DISTINCT FROM e.is_active THEN 'is_active' END,
+               CASE WHEN v.created_at IS DISTINCT FROM e.created_at THEN 'created_at' END,
+               CASE WHEN v.updated_at IS DISTINCT FROM e.updated_at THEN 'updated_at' END,
+               CASE WHEN v.migrated_from_v1 IS DISTINCT FROM e.migrated_from_v1 THEN 'migrated_from_v1' END,
+               CASE WHEN v.original_prompt_hash IS DISTINCT FROM e.original_prompt_hash THEN 'original_prompt_hash' END,
+               CASE WHEN o.config_id IS NULL THEN 'origin' END,
+               CASE WHEN o.config_id IS NOT NULL AND o.prompt IS DISTINCT FROM e.prompt THEN 'archived_prompt' END,
+               CASE WHEN o.config_id IS NOT NULL AND o.provenance IS DISTINCT FROM i.provenance THEN 'provenance' END
+           ], NULL) AS fields
+    FROM ({derive}) AS e
+    LEFT JOIN public.voice_assistant_configs v ON v.id = e.id
+    LEFT JOIN relevo.config_origins o ON o.config_id = e.id
+    LEFT JOIN relevo.quarantine q ON q.config_id = e.id::text
+    LEFT JOIN LATERAL relevo.infer(e.prompt, e.vertical, coalesce(o.rule_version, relevo.current_rules())) AS i
+        ON e.defect IS NULL AND v.id IS NOT NULL
+)
+SELECT count(*) AS seen,
+       count(*) FILTER (WHERE NOT missing AND fields = ARRAY[]::text[]) AS matched,
+       count(*) FILTER (WHERE missing AND quarantined) AS quarantined,
+       coalesce(jsonb_agg(jsonb_build_object('id', id, 'missing', missing, 'fields', fields))
+           FILTER (WHERE CASE WHEN missing THEN NOT quarantined ELSE fields <> ARRAY[]::text[] END), '[]') AS wrong,
+       (SELECT max(id::text COLLATE "C") FROM batch) AS last
+FROM compared
+
+-- orphaned --
+-- Configurations of v2 that come from nowhere: no v1 row bears their id.
+SELECT v.id::text AS id FROM public.voice_assistant_configs v
+WHERE (%(tenant_ids)s::uuid[] IS NULL OR v.business_id = ANY (%(tenant_ids)s::uuid[]))
+  AND NOT EXISTS (SELECT FROM {configurations} AS c WHERE c.id = v.id)
+ORDER BY v.id
+
+-- businesses_without_metrics --
+SELECT count(*) AS many FROM (SELECT DISTINCT business_id FROM {calls} AS c) AS seen
+WHERE business_id IS NOT NULL
+  AND (%(tenant_ids)s::uuid[] IS NULL OR business_id = ANY (%(tenant_ids)s::uuid[]))
+  AND NOT EXISTS (SELECT FROM public.voice_assistant_metrics m WHERE m.business_id = seen.business_id)
+
+-- call_columns --
+SELECT count(*) FILTER (WHERE attname = 'outcome') > 0 AS outcome,
+       count(*) FILTER (WHERE attname = 'agent_version') > 0 AS agent_version
+FROM pg_catalog.pg_attribute
+WHERE attrelid = format('%%I.%%I', %(schema)s::text, %(table)s::text)::regclass AND attnum > 0 AND NOT attisdropped
+
+-- add_call_columns --
+-- Constant defaults: the table is not rewritten, the lock lasts as long as the catalogue needs. What v1's code
+-- inserts from now on says v1 by itself.
+ALTER TABLE {calls_table}
+    ADD COLUMN IF NOT EXISTS outcome text,
+    ADD COLUMN IF NOT EXISTS agent_version text DEFAULT 'v1'
+
+-- leaves --
+-- The physical tables behind a relation, with their size in pages.
+SELECT n.nspname AS schema, c.relname AS "table",
+       pg_relation_size(c.oid) / current_setting('block_size')::bigint AS pages
+FROM pg_partition_tree(format('%%I.%%I', %(schema)s::text, %(table)s::text)::regclass) AS t
+JOIN pg_catalog.pg_class c ON c.oid = t.relid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE t.isleaf
+ORDER BY c.oid
+
+-- outcome_batch --
+-- The outcome of every call within a range of pages that has none, remembering which calls were touched.
+WITH touched AS (
+    UPDATE ONLY {leaf} SET outcome = relevo.outcome_from_status({status})
+    WHERE ctid >= %(from)s::tid AND ctid < %(to)s::tid AND outcome IS NULL
+      AND (%(tenant_ids)s::uuid[] IS NULL OR {business_id} = ANY (%(tenant_ids)s::uuid[]))
+    RETURNING {id} AS id
+), recorded AS (
+    INSERT INTO relevo.run_calls (run_id, calls)
+    SELECT %(run_id)s, array_agg(id) FROM touched HAVING count(*) > 0
+)
+SELECT count(*) AS updated FROM touched
+
+-- calls_without_outcome --
+SELECT count(*) AS many FROM {calls_table}
+WHERE outcome IS NULL AND (%(tenant_ids)s::uuid[] IS NULL OR {business_id} = ANY (%(tenant_ids)s::uuid[]))
+
+-- count_calls --
+SELECT count(*) AS many FROM {calls} AS c
+WHERE %(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[])
+
+-- metrics --
+-- Thirty days of each business that ever had a call, in one pass. Averages and percentiles (nearest rank) are
+-- over calls that lasted, or were measured; 0 where there was none. A business keeps its first figures.
+WITH figures AS (
+    SELECT c.business_id,
+           count(*) FILTER (WHERE c.recent) AS total_calls,
+           count(*) FILTER (WHERE c.recent AND c.status = 'completed') AS successful_calls,
+           count(*) FILTER (WHERE c.recent AND c.status = 'failed') AS failed_calls,
+           avg(c.duration_seconds) FILTER (WHERE c.recent AND c.duration_seconds > 0) AS avg_duration_seconds,
+           avg(c.avg_latency_ms) FILTER (WHERE c.recent AND c.avg_latency_ms > 0) AS avg_latency_ms,
+           percentile_disc(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY c.avg_latency_ms)
+               FILTER (WHERE c.recent AND c.avg_latency_ms > 0) AS percentiles,
+           count(*) FILTER (WHERE c.recent AND c.outcome = 'reservation_created') AS reservations_created,
+           count(*) FILTER (WHERE c.recent AND c.outcome = 'appointment_created') AS appointments_created,
+           count(*) FILTER (WHERE c.recent AND c.outcome = 'order_created') AS orders_created,
+           count(*) FILTER (WHERE c.recent AND c.outcome = 'transferred_to_human') AS human_transfers
+    FROM (SELECT *, started_at >= %(period_start)s AND started_at <= %(period_end)s AS recent
+          FROM {calls_with_outcome} AS every) AS c
+    WHERE c.business_id IS NOT NULL
+      AND (%(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[]))
+    GROUP BY c.business_id
+), inserted AS (
+    INSERT INTO public.voice_assistant_metrics
+           (business_id, period_start, period_end, total_calls, successful_calls, failed_calls,
+            avg_duration_seconds, avg_latency_ms, p50_latency_ms, p95_latency_ms,
+            reservations_created, appointments_created, orders_created, human_transfers)
+    SELECT business_id, %(period_start)s, %(period_end)s, total_calls, successful_calls, failed_calls,
+           coalesce(avg_duration_seconds, 0), coalesce(avg_latency_ms, 0),
+           coalesce(percentiles[1], 0), coalesce(percentiles[2], 0),
+           reservations_created, appointments_created, orders_created, human_transfers
+    FROM figures f
+    WHERE NOT EXISTS (SELECT FROM public.voice_assistant_metrics m
+                      JOIN relevo.run_metrics r ON r.metrics_id = m.id WHERE m.business_id = f.business_id)
+    ON CONFLICT (business_id, period_start, period_end) DO NOTHING
+    RETURNING id
+), recorded AS (
+    INSERT INTO relevo.run_metrics (metrics_id, run_id) SELECT id, %(run_id)s FROM inserted
+)
+SELECT count(*) AS inserted FROM inserted
+
+-- metrics_due --
+SELECT count(DISTINCT c.business_id) AS many FROM {calls} AS c
+WHERE c.business_id IS NOT NULL
+  AND (%(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[]))
+  AND NOT EXISTS (SELECT FROM public.voice_assistant_metrics m
+                  JOIN relevo.run_metrics r ON r.metrics_id = m.id WHERE m.business_id = c.business_id)
+
+-- forget_touched_calls --
+DELETE FROM relevo.run_calls WHERE run_id = %(run_id)s
+
+-- undo_configurations --
+DELETE FROM public.voice_assistant_configs v
+USING relevo.config_origins o WHERE o.config_id = v.id AND o.run_id = %(run_id)s
+
+-- undo_metrics --
+WITH written AS (DELETE FROM relevo.run_metrics WHERE run_id = %(run_id)s RETURNING metrics_id)
+DELETE FROM public.voice_assistant_metrics m USING written WHERE m.id = written.metrics_id
+
+-- undo_calls --
+UPDATE {calls_table} SET outcome = NULL
+FROM (SELECT DISTINCT unnest(calls) AS touched_call FROM relevo.run_calls WHERE run_id = %(run_id)s) AS touched
+WHERE {id} = touched_call
+
+-- undo_quarantine --
+DELETE FROM relevo.quarantine WHERE run_id = %(run_id)s
+
+-- undo_types --
+DELETE FROM public.voice_assistant_types t
+USING relevo.runs r
+WHERE r.id = %(run_id)s AND t.id = ANY (r.types_added)
+  AND NOT EXISTS (SELECT FROM public.voice_assistant_configs v WHERE v.assistant_type_id = t.id)
+
+-- next_key --
+SELECT c.id::text AS id FROM {configurations} AS c
+WHERE (%(after)s::uuid IS NULL OR c.id > %(after)s::uuid)
+  AND (%(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[]))
+ORDER BY c.id LIMIT 1
+
+-- verticals_in_catalogue --
+SELECT DISTINCT vertical FROM public.voice_assistant_types ORDER BY vertical
+
+-- explain --
+SELECT i.assistant_type_id, i.enabled_capabilities, i.special_instructions, i.truncated, i.low_confidence,
+       i.provenance, relevo.uncovered(%(prompt)s, relevo.current_rules(), i) AS uncovered
+FROM relevo.infer(%(prompt)s, %(vertical)s, relevo.current_rules()) AS i
