@@ -179,9 +179,7 @@ def test_commands_that_start_at_once_get_one_server(fresh: EmbeddedServer) -> No
     assert not fresh.running()
 
 
-def test_a_pid_file_whose_number_went_to_somebody_else_is_overruled(
-    server: EmbeddedServer, home: Path
-) -> None:
+def test_a_pid_file_whose_number_went_to_somebody_else_is_overruled(server: EmbeddedServer, home: Path) -> None:
     with server.acquire():
         left_behind = pid_file(home).read_text().split("\n", 1)[1]
     with bystander() as pid:
@@ -219,9 +217,7 @@ def one_child_lingering(parent: int) -> Iterator[None]:
     thaw.join()
 
 
-def test_a_killed_user_does_not_count_even_if_it_started_the_server(
-    server: EmbeddedServer, home: Path
-) -> None:
+def test_a_killed_user_does_not_count_even_if_it_started_the_server(server: EmbeddedServer, home: Path) -> None:
     with holder(home) as (process, _):
         process.kill()
         process.wait()

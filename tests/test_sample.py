@@ -96,14 +96,12 @@ def test_names_and_greetings_are_mostly_the_platforms_own() -> None:
     names = {row.id: row.name for row in businesses(2_000)}
     rows = [row for row in configurations(2_000) if row.business_id in names]
     named = Counter(
-        row.assistant_name
-        and row.assistant_name == DEFAULT_ASSISTANT_NAME.format(business=names[row.business_id])
+        row.assistant_name and row.assistant_name == DEFAULT_ASSISTANT_NAME.format(business=names[row.business_id])
         for row in rows
         if row.business_id
     )
     greeted = Counter(
-        row.first_message
-        and row.first_message == DEFAULT_FIRST_MESSAGE.format(business=names[row.business_id])
+        row.first_message and row.first_message == DEFAULT_FIRST_MESSAGE.format(business=names[row.business_id])
         for row in rows
         if row.business_id
     )
@@ -239,6 +237,12 @@ def test_few_calls_are_all_whole() -> None:
     assert not any("call" in kind for kind in kinds)
 
 
+def test_the_number_of_calls_changes_no_other_table() -> None:
+    quiet, busy = World(90, 0, 7, NOW), World(90, 5_000, 7, NOW)
+    assert list(quiet.businesses()) == list(busy.businesses())
+    assert list(quiet.configurations()) == list(busy.configurations())
+
+
 def test_broken_rows_do_not_change_how_many_calls_there_are() -> None:
     assert len(calls()) == 50_000
     assert len({row.id for row in calls()}) == 50_000
@@ -301,9 +305,7 @@ async def test_a_load_that_breaks_leaves_nothing(database_url: str) -> None:
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         with pytest.raises(ConnectionError):
             await load(connection, tenants=2, calls=10, now=NOW, emit=unplugged)
-        assert await (await connection.execute("SELECT to_regclass('public.businesses')")).fetchone() == (
-            None,
-        )
+        assert await (await connection.execute("SELECT to_regclass('public.businesses')")).fetchone() == (None,)
 
 
 async def test_progress_reaches_the_total_of_each_table_once(database_url: str) -> None:

@@ -34,7 +34,7 @@ async def up(*, common: Common = ORDINARY) -> Answer:
 
 
 @app.command
-async def sql(*, output: Path | None = None, common: Common = ORDINARY) -> Answer:
+def sql(*, output: Path | None = None, common: Common = ORDINARY) -> Answer:  # noqa: ARG001 -- every command takes the common options
     """Print the schema as migration files, to keep with your own.
 
     Parameters
@@ -63,7 +63,8 @@ async def status(*, common: Common = ORDINARY) -> Answer:
     table = Table("file", "applied", title=place, title_justify="left")
     for file in files:
         table.add_row(
-            f"{file.version:04}_{file.name}", f"{file.applied_at:%Y-%m-%d %H:%M:%S %Z}" if file.applied_at else "no"
+            f"{file.version:04}_{file.name}",
+            f"{file.applied_at:%Y-%m-%d %H:%M:%S %Z}" if file.applied_at else "no",
         )
     complete = all(file.applied_at for file in files)
     return Answer(

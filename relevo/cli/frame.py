@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,10 +21,9 @@ from relevo.db.pool import Database
 from relevo.errors import UsageError
 from relevo.events import Sink
 
-OUT = Console(highlight=False)
+# A pipe has no width; a table in it is as wide as it needs to be.
+OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
 ERR = Console(stderr=True, highlight=False)
-
-
 
 
 def _whole(_type: type, tokens: Sequence[Token]) -> int:

@@ -58,7 +58,9 @@ async def preflight(*, tenant_ids: TenantIds = None, common: Common = ORDINARY) 
     for finding in findings:
         colour = _COLOURS[finding.severity]
         table.add_row(
-            Text(finding.severity, style=colour), Text(finding.message), Text("\n".join(finding.examples[:3])),
+            Text(finding.severity, style=colour),
+            Text(finding.message),
+            Text("\n".join(finding.examples[:3])),
             Text(finding.fix),
         )
     verdict = "blocked" if blocked else "nothing stands in the way of relevo migrate"
@@ -104,9 +106,7 @@ async def migrate(
         resume=resume,
     )
     async with common.database() as database:
-        result = await runner.migrate(
-            database, options, actor=common.actor, reason=common.reason, emit=common.sink()
-        )
+        result = await runner.migrate(database, options, actor=common.actor, reason=common.reason, emit=common.sink())
     title = "Dry run: nothing was written" if dry_run else f"Run {result.run_id}"
     table = Table("result", "", title=title, title_justify="left")
     table.add_row("status", "[green]success[/]" if result.success else "[red]failed, undone[/]")
@@ -199,7 +199,8 @@ async def create(*, tenant_ids: TenantIds = None, common: Common = ORDINARY) -> 
                 reason=common.reason,
             )
     return Answer(
-        {"success": True, "backup_id": made.id, **asdict(made)}, f"backup {made.id}: {made.rows:,} rows, verified"
+        {"success": True, "backup_id": made.id, **asdict(made)},
+        f"backup {made.id}: {made.rows:,} rows, verified",
     )
 
 

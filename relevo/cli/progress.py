@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from relevo import events
 
@@ -18,9 +18,7 @@ class TerminalSink:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._started_s = 0.0
-        self._last_line_s = 0.0
+        self._started_s = self._last_line_s = time.monotonic()
 
     def __call__(self, event: events.Event) -> None:
         match event:
@@ -52,9 +50,8 @@ class TerminalSink:
                 transient=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task("", total=event.total or event.done, unit=event.unit, rate=rate)
-        assert self._task is not None
-        self._bar.update(self._task, completed=event.done, total=event.total or event.done, rate=rate)
+            self._bar.add_task("", total=event.total or event.done, unit=event.unit, rate=rate)
+        self._bar.update(self._bar.task_ids[0], completed=event.done, total=event.total or event.done, rate=rate)
 
     def _plain_line(self, event: events.Progress, rate: float) -> None:
         now = time.monotonic()

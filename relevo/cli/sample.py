@@ -20,7 +20,11 @@ def register(parent: App) -> None:
 
 @app.command
 async def load(
-    *, tenants: WholeNumber = 90, calls: WholeNumber = 50_000, seed: WholeNumber = 7, common: Common = ORDINARY
+    *,
+    tenants: WholeNumber = 90,
+    calls: WholeNumber = 50_000,
+    seed: WholeNumber = 7,
+    common: Common = ORDINARY,
 ) -> Answer:
     """Create the v1 tables and fill them with restaurants, clinics and their calls; some rows broken on purpose.
 
@@ -37,9 +41,7 @@ async def load(
         raise UsageError("a sample needs at least 1 tenant and 0 calls", fix="give --tenants 1 or more")
     now = system_clock().replace(minute=0, second=0, microsecond=0)
     async with common.database() as database, database.transaction() as connection:
-        made = await sample.load(
-            connection, tenants=tenants, calls=calls, seed=seed, now=now, emit=common.sink()
-        )
+        made = await sample.load(connection, tenants=tenants, calls=calls, seed=seed, now=now, emit=common.sink())
     table = Table("rows", "count", title="Sample v1 database", title_justify="left")
     data = {"businesses": made.businesses, "configurations": made.configurations, "calls": made.calls}
     for name, count in data.items():

@@ -138,9 +138,7 @@ class Cluster:
         """Why a connection as role relevo fails; None when it succeeds."""
         try:
             # Said outright, lest PGSSLMODE in the environment ask an embedded server for a certificate.
-            psycopg.connect(
-                self._address().url, connect_timeout=3, sslmode="disable", gssencmode="disable"
-            ).close()
+            psycopg.connect(self._address().url, connect_timeout=3, sslmode="disable", gssencmode="disable").close()
         except psycopg.OperationalError as error:
             return _last_line(str(error))
         return None
@@ -214,9 +212,7 @@ class Cluster:
 
     def _create_role_and_database(self, data: Path, password: str) -> None:
         # Single-user mode needs no port, so a cluster is complete before anybody can reach it.
-        statements = (
-            f"CREATE ROLE relevo LOGIN PASSWORD '{password}';\nCREATE DATABASE relevo OWNER relevo;\n"
-        )
+        statements = f"CREATE ROLE relevo LOGIN PASSWORD '{password}';\nCREATE DATABASE relevo OWNER relevo;\n"
         options = ["--single", "-D", str(data), "-c", "exit_on_error=on", "postgres"]
         self._expect(run(data, "postgres", *options, stdin=statements))
 

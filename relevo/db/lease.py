@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from relevo.db.pool import Connection, Database
+from relevo.db.pool import Connection, Database, first, one
 from relevo.db.statements import statement
 from relevo.errors import LeaseHeld, LeaseLost, RelevoError
 
@@ -34,10 +34,11 @@ class Lease:
 
         Raises LeaseLost when another process has taken over; until the commit nobody can.
         """
-        found = await connection.execute(statement("db", "hold_lease"), {"name": self.name, "token": self.token})
-        if await found.fetchone() is None:
+        ours = {"name": self.name, "token": self.token}
+        if await first(connection, statement("db", "hold_lease"), ours) is None:
             raise LeaseLost(
-                f"another process took over the work '{self.name}'", fix="see what it does with: relevo status"
+                f"another process took over the work '{self.name}'",
+                fix="see what it does with: relevo status",
             )
 
 
@@ -57,26 +58,20 @@ async def lease(database: Database, name: str) -> AsyncIterator[Lease]:
             await renewal
         with contextlib.suppress(RelevoError):  # a lost connection: the lease expires by itself
             async with database.transaction() as connection:
-                await connection.execute(
-                    statement("db", "release_lease"), {"name": taken.name, "token": taken.token}
-                )
+                await connection.execute(statement("db", "release_lease"), {"name": taken.name, "token": taken.token})
 
 
 async def _take(database: Database, name: str) -> Lease:
     async with database.transaction() as connection:
-        found = await connection.execute(statement("db", "lock_lease"), {"name": name})
-        row = await found.fetchone()
+        row = await first(connection, statement("db", "lock_lease"), {"name": name})
         if row is not None and row["alive"] and not _is_dead_neighbour(row["holder"]):
             raise LeaseHeld(
                 f"the work '{name}' is being done by {row['holder']} right now",
                 fix=f"let it finish; a process that died frees it within {TIME_TO_LIVE_S} s",
             )
-        taken = await connection.execute(
-            statement("db", "take_lease"), {"name": name, "holder": _me(), "seconds": TIME_TO_LIVE_S}
-        )
-        token = await taken.fetchone()
-        assert token is not None
-        return Lease(name, token["token"])
+        claim = {"name": name, "holder": _me(), "seconds": TIME_TO_LIVE_S}
+        taken = await one(connection, statement("db", "take_lease"), claim)
+    return Lease(name, taken["token"])
 
 
 async def _renew(database: Database, held: Lease) -> None:

@@ -15,7 +15,7 @@ from importlib import resources
 
 from psycopg import sql
 
-from relevo.db.pool import Connection, Database
+from relevo.db.pool import Connection, Database, every, one
 from relevo.db.statements import statement
 from relevo.errors import MissingPrivilege, Refused, SchemaChanged, SchemaMissing
 
@@ -50,9 +50,7 @@ def schema_files() -> tuple[SchemaFile, ...]:
     """Every schema file, in order."""
     folder = resources.files("relevo") / "sql"
     found = ((_NAME.match(file.name), file) for file in folder.iterdir())
-    files = [
-        SchemaFile(int(match[1]), match[2], file.read_text(encoding="utf-8")) for match, file in found if match
-    ]
+    files = [SchemaFile(int(match[1]), match[2], file.read_text(encoding="utf-8")) for match, file in found if match]
     return tuple(sorted(files, key=lambda file: file.version))
 
 
@@ -82,9 +80,7 @@ async def status(database: Database) -> list[Applied]:
     """Every schema file, applied or not. Raises SchemaChanged."""
     async with database.transaction(read_only=True) as connection:
         applied = await _ledger(connection)
-    return [
-        Applied(file.version, file.name, applied.get(file.version, (None, None))[1]) for file in schema_files()
-    ]
+    return [Applied(file.version, file.name, applied.get(file.version, (None, None))[1]) for file in schema_files()]
 
 
 async def require(connection: Connection) -> None:
@@ -98,10 +94,9 @@ async def require(connection: Connection) -> None:
 
 async def _ledger(connection: Connection) -> dict[int, tuple[str, datetime]]:
     """Version to fingerprint and time of what was applied; empty where Relevo never was."""
-    exists = await (await connection.execute(statement("db", "ledger_exists"))).fetchone()
-    if not exists or not exists["present"]:
+    if not (await one(connection, statement("db", "ledger_exists")))["present"]:
         return {}
-    rows = await (await connection.execute(statement("db", "ledger"))).fetchall()
+    rows = await every(connection, statement("db", "ledger"))
     known = {file.version: file for file in schema_files()}
     for row in rows:
         file = known.get(row["version"])
@@ -119,8 +114,7 @@ async def _ledger(connection: Connection) -> dict[int, tuple[str, datetime]]:
 
 
 async def _require_privileges(connection: Connection, place: str) -> None:
-    row = await (await connection.execute(statement("db", "privileges"))).fetchone()
-    assert row is not None
+    row = await one(connection, statement("db", "privileges"))
     if not row["may_create_schema"] or not row["may_use_public"]:
         where = "schema public" if row["may_create_schema"] else "this database"
         raise MissingPrivilege(
@@ -132,7 +126,7 @@ async def _require_privileges(connection: Connection, place: str) -> None:
 
 async def _refuse_foreign_shapes(connection: Connection) -> None:
     """A table that already bears one of our names must have our columns, else applying would fail half way."""
-    rows = await (await connection.execute(statement("db", "foreign_shapes"))).fetchall()
+    rows = await every(connection, statement("db", "foreign_shapes"))
     if rows:
         differences = "; ".join(f"{row['table']}.{row['column']} {row['difference']}" for row in rows)
         raise Refused(
@@ -151,8 +145,7 @@ def as_scripts() -> list[tuple[str, str]]:
     return [
         (
             f"{file.version:04}_relevo_{file.name}.sql",
-            f"{ledger};\n\n{file.text}\n"
-            f"{sql.SQL(record).format(file.version, file.name, file.sha256).as_string()};\n",
+            f"{ledger};\n\n{file.text}\n{sql.SQL(record).format(file.version, file.name, file.sha256).as_string()};\n",
         )
         for file in schema_files()
     ]

@@ -5,7 +5,7 @@ No session settings, no prepared statements, no session locks: what a transactio
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +15,14 @@ from psycopg import AsyncConnection, errors, sql
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from relevo.errors import DatabaseRefused, DatabaseUnreachable, MissingPrivilege, Refused, RelevoError
+from relevo.errors import (
+    ConfigurationError,
+    DatabaseRefused,
+    DatabaseUnreachable,
+    MissingPrivilege,
+    Refused,
+    RelevoError,
+)
 
 OLDEST_SERVER = 15
 
@@ -113,42 +120,31 @@ def _named(error: psycopg.Error, place: str) -> RelevoError | None:
     """The error as one of ours, or None when nothing better can be said than PostgreSQL did."""
     first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if isinstance(error, errors.InvalidPassword | errors.InvalidAuthorizationSpecification):
-        return DatabaseRefused(
-            f"{place} refuses the password or role", fix="check the user and password in the URL"
-        )
+        return DatabaseRefused(f"{place} refuses the password or role", fix="check the user and password in the URL")
     if isinstance(error, errors.InvalidCatalogName):
-        return DatabaseRefused(
-            f"there is no such database at {place}", fix="check the name at the end of the URL"
-        )
+        return DatabaseRefused(f"there is no such database at {place}", fix="check the name at the end of the URL")
     if isinstance(error, errors.InsufficientPrivilege):
         return MissingPrivilege(
             f"the role may not do this at {place}: {first_line}",
             fix="connect as the owner, or grant the right",
         )
     if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
-        return DatabaseUnreachable(
-            f"the database URL cannot be read: {first_line}",
-            fix="write it as postgresql://user:password@host:5432/database",
+        return ConfigurationError(  # libpq's own words would show the password
+            "the database URL cannot be read", fix="write it as postgresql://user:password@host:5432/database"
         )
     if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
         return _connection_lost(first_line, place)
     if isinstance(error, errors.AdminShutdown | errors.CrashShutdown | errors.CannotConnectNow):
-        return DatabaseUnreachable(
-            f"{place} is shutting down or starting", fix="run the command again in a moment"
-        )
+        return DatabaseUnreachable(f"{place} is shutting down or starting", fix="run the command again in a moment")
     return None
 
 
 def _connection_lost(message: str, place: str) -> RelevoError:
     """psycopg gives failed log-ins no code of their own; only the server's words tell them apart."""
     if "password authentication failed" in message or "no password supplied" in message:
-        return DatabaseRefused(
-            f"{place} refuses the password or role", fix="check the user and password in the URL"
-        )
+        return DatabaseRefused(f"{place} refuses the password or role", fix="check the user and password in the URL")
     if "does not exist" in message:
-        return DatabaseRefused(
-            f"{place}: {_server_words(message)}", fix="check the role and database in the URL"
-        )
+        return DatabaseRefused(f"{place}: {_server_words(message)}", fix="check the role and database in the URL")
     return DatabaseUnreachable(
         f"{place} does not answer: {_server_words(message)}", fix="check host, port and that the server is up"
     )
@@ -158,7 +154,19 @@ def _server_words(message: str) -> str:
     return message.rsplit("FATAL:", 1)[-1].removeprefix("connection failed: ").strip()
 
 
-async def scalar(connection: AsyncConnection[Any], query: sql.Composed | sql.SQL, params: Any = None) -> Any:
-    """The first column of the first row; None when there is no row."""
-    row = await (await connection.execute(query, params)).fetchone()
-    return next(iter(row.values())) if row else None
+async def every(connection: Connection, query: sql.Composed, params: Mapping[str, Any] | None = None) -> list[DictRow]:
+    """All rows of a statement."""
+    return await (await connection.execute(query, params)).fetchall()
+
+
+async def first(connection: Connection, query: sql.Composed, params: Mapping[str, Any] | None = None) -> DictRow | None:
+    """The first row of a statement; None when there is none."""
+    return await (await connection.execute(query, params)).fetchone()
+
+
+async def one(connection: Connection, query: sql.Composed, params: Mapping[str, Any] | None = None) -> DictRow:
+    """The row of a statement that always has one. Raises LookupError when the statement is not of that kind."""
+    row = await first(connection, query, params)
+    if row is None:
+        raise LookupError("a statement that always has a row had none")
+    return row

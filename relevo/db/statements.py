@@ -25,4 +25,4 @@ def statements(folder: str) -> dict[str, str]:
 
 def statement(folder: str, name: str, **fill: sql.Composable) -> sql.Composed:
     """One statement, its braces filled. Raises KeyError for an unknown name."""
-    return sql.SQL(statements(folder)[name]).format(**fill)  # type: ignore[arg-type]
+    return sql.SQL(statements(folder)[name]).format(**fill)

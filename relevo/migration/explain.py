@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from relevo.db import migrations
-from relevo.db.pool import Database
+from relevo.db.pool import Database, every, one
 from relevo.db.statements import statement
 from relevo.errors import UnknownName, nearest
 
@@ -33,14 +33,11 @@ async def explain(database: Database, *, vertical: str, prompt: str) -> Explanat
     """
     async with database.transaction(read_only=True) as connection:
         await migrations.require(connection)
-        found = await connection.execute(statement("migration", "verticals_in_catalogue"))
-        known = [row["vertical"] for row in await found.fetchall()]
+        known = [row["vertical"] for row in await every(connection, statement("migration", "verticals_in_catalogue"))]
         if vertical not in known:
             raise UnknownName(
-                f"there is no vertical {vertical!r}.{nearest(vertical, known)}", fix=f"one of: {', '.join(known)}"
+                f"there is no vertical {vertical!r}.{nearest(vertical, known)}",
+                fix=f"one of: {', '.join(known)}",
             )
-        row = await (
-            await connection.execute(statement("migration", "explain"), {"prompt": prompt, "vertical": vertical})
-        ).fetchone()
-    assert row is not None
+        row = await one(connection, statement("migration", "explain"), {"prompt": prompt, "vertical": vertical})
     return Explanation(**row)

@@ -66,8 +66,8 @@ class Source:
     def read(self, logical: str) -> sql.Composed:
         """One logical field, as an expression over the table's own columns."""
         written = self.expressions.get(logical)
-        value = sql.SQL(written) if written else sql.Identifier(logical)  # type: ignore[arg-type]
-        return sql.SQL("({})::{}").format(value, sql.SQL(self.types[logical]))  # type: ignore[arg-type]
+        value = sql.SQL(written) if written else sql.Identifier(logical)
+        return sql.SQL("({})::{}").format(value, sql.SQL(self.types[logical]))
 
     def rows(self, also: Iterable[str] = ()) -> sql.Composed:
         """The table as a subselect with the logical fields as columns, and any of ours named in ``also``."""

@@ -14,7 +14,7 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from relevo.db import migrations
-from relevo.db.pool import Connection, Database
+from relevo.db.pool import Connection, Database, every, one
 from relevo.db.statements import statement
 from relevo.errors import Refused, SchemaMissing, UnknownName, nearest
 from relevo.migration.mapping import Source, SourceMapping
@@ -36,7 +36,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class _Defect:
-    message: str  # after the count
+    message: str  # before the count
     fix: str
     severity: Severity = "warning"
 
@@ -44,44 +44,45 @@ class _Defect:
 _SET_ASIDE = "the configuration is set aside in quarantine until this is corrected"
 _DEFECTS: Mapping[str, _Defect] = MappingProxyType(
     {
-        "config_without_business": _Defect(
-            "configurations name no business", f"set their business; {_SET_ASIDE}"
-        ),
+        "config_without_business": _Defect("configurations that name no business", f"set their business; {_SET_ASIDE}"),
         "config_with_unknown_business": _Defect(
-            "configurations name a business that does not exist", f"correct it or add the business; {_SET_ASIDE}"
+            "configurations that name a business that does not exist",
+            f"correct it or add the business; {_SET_ASIDE}",
         ),
         "config_without_vertical": _Defect(
-            "configurations belong to a business without a vertical", f"set its vertical; {_SET_ASIDE}"
+            "configurations of a business without a vertical", f"set its vertical; {_SET_ASIDE}"
         ),
         "duplicate_config_id": _Defect(
-            "configuration ids occur more than once, so rows cannot be told apart",
+            "configuration ids that occur more than once, so that rows cannot be told apart",
             "give each row its own id",
             "blocker",
         ),
         "duplicate_business_id": _Defect(
-            "business ids occur more than once, so a configuration's vertical is ambiguous",
+            "business ids that occur more than once, so that a configuration's vertical is ambiguous",
             "give each business its own id",
             "blocker",
         ),
         "duplicate_phone_number": _Defect(
-            "phone numbers belong to several active configurations",
+            "phone numbers of several active configurations",
             "deactivate all but one: a call to that number has no single owner",
         ),
         "duplicate_assistant": _Defect(
-            "Vapi assistants belong to several active configurations",
+            "Vapi assistants of several active configurations",
             "deactivate all but one: a call of that assistant has no single owner",
         ),
         "several_active_configs": _Defect(
-            "businesses have several active configurations", "deactivate all but one, unless each has its own number"
+            "businesses with several active configurations",
+            "deactivate all but one, unless each has its own number",
         ),
         "call_without_business": _Defect(
-            "calls name no business", "they keep their outcome, and count in nobody's figures"
+            "calls that name no business", "they keep their outcome, and count in nobody's figures"
         ),
         "call_with_unknown_business": _Defect(
-            "calls name a business that does not exist", "add the business, or leave the calls as history"
+            "calls that name a business that does not exist",
+            "add the business, or leave the calls as history",
         ),
         "duplicate_vapi_call_id": _Defect(
-            "Vapi call ids occur on several calls", "keep one row per call; figures count each row"
+            "Vapi call ids of several calls", "keep one row per call; figures count each row"
         ),
     }
 )
@@ -105,15 +106,11 @@ async def inspect(
     return sorted(findings, key=lambda finding: order.index(finding.severity))
 
 
-async def rows(
-    connection: Connection, mapping: SourceMapping, *, tenant_ids: Sequence[UUID] | None
-) -> list[Finding]:
+async def rows(connection: Connection, mapping: SourceMapping, *, tenant_ids: Sequence[UUID] | None) -> list[Finding]:
     """Defects of the rows in scope, all of them counted, and what v2 already holds."""
     scope = {"tenant_ids": list(tenant_ids) if tenant_ids is not None else None}
-    found = await connection.execute(statement("migration", "defects", **mapping.fill()), scope)
-    findings = [
-        _of_defect(row["code"], row["many"], tuple(map(str, row["first"]))) for row in await found.fetchall()
-    ]
+    defects = await every(connection, statement("migration", "defects", **mapping.fill()), scope)
+    findings = [_of_defect(row["code"], row["many"], tuple(map(str, row["first"]))) for row in defects]
     try:
         await migrations.require(connection)
     except SchemaMissing:
@@ -137,29 +134,25 @@ def refuse_blocked(findings: Sequence[Finding]) -> None:
         raise Refused(f"{found[0].message}{more}", fix=found[0].fix)
 
 
-async def require_tenants(
-    database: Database, mapping: SourceMapping, tenant_ids: Sequence[UUID] | None
-) -> None:
+async def require_tenants(database: Database, mapping: SourceMapping, tenant_ids: Sequence[UUID] | None) -> None:
     """Raises UnknownName, with the nearest ids, for a tenant that has neither business nor configuration."""
     if tenant_ids is None:
         return
     async with database.transaction(read_only=True) as connection:
         query = statement("migration", "unknown_tenants", **mapping.fill())
-        unknown = await (await connection.execute(query, {"tenant_ids": list(tenant_ids)})).fetchall()
+        unknown = await every(connection, query, {"tenant_ids": list(tenant_ids)})
         if not unknown:
             return
         query = statement("migration", "some_tenants", **mapping.fill())
-        known = [row["id"] for row in await (await connection.execute(query)).fetchall()]
+        known = [row["id"] for row in await every(connection, query)]
     names = ", ".join(str(row["id"]) for row in unknown)
-    raise UnknownName(
-        f"there is no tenant {names}.{nearest(str(unknown[0]['id']), known)}", fix="correct --tenant-ids"
-    )
+    raise UnknownName(f"there is no tenant {names}.{nearest(str(unknown[0]['id']), known)}", fix="correct --tenant-ids")
 
 
 async def _structure(connection: Connection, mapping: SourceMapping) -> list[Finding]:
     sources = [{"kind": s.kind, "schema": s.schema, "table": s.table} for s in mapping.sources]
-    found = await connection.execute(statement("migration", "tables"), {"sources": Jsonb(sources)})
-    facts = {row["kind"]: row for row in await found.fetchall()}
+    found = await every(connection, statement("migration", "tables"), {"sources": Jsonb(sources)})
+    facts = {row["kind"]: row for row in found}
     findings: list[Finding] = []
     for source in mapping.sources:
         of_table = _of_table(source, facts[source.kind])
@@ -226,10 +219,8 @@ def _denied(source: Source, right: str) -> Finding:
 
 async def _of_columns(connection: Connection, source: Source) -> list[Finding]:
     """Each logical field must be a column, or be mapped to an expression."""
-    found = await connection.execute(
-        statement("migration", "columns"), {"schema": source.schema, "table": source.table}
-    )
-    columns = [row["column"] for row in await found.fetchall()]
+    found = await every(connection, statement("migration", "columns"), {"schema": source.schema, "table": source.table})
+    columns = [row["column"] for row in found]
     return [
         Finding(
             "blocker",
@@ -244,19 +235,14 @@ async def _of_columns(connection: Connection, source: Source) -> list[Finding]:
 
 def _of_defect(code: str, many: int, examples: tuple[str, ...]) -> Finding:
     defect = _DEFECTS[code]
-    return Finding(defect.severity, code, f"{many:,} {defect.message}", defect.fix, many, examples)
+    return Finding(defect.severity, code, f"{defect.message}: {many:,}", defect.fix, many, examples)
 
 
-async def _unruled_verticals(
-    connection: Connection, mapping: SourceMapping, scope: dict[str, Any]
-) -> list[Finding]:
-    known = [
-        row["vertical"] for row in await (await connection.execute(statement("migration", "verticals_known"))).fetchall()
-    ]
-    found = await connection.execute(
-        statement("migration", "verticals_without_rules", **mapping.fill()), {**scope, "known": known}
+async def _unruled_verticals(connection: Connection, mapping: SourceMapping, scope: dict[str, Any]) -> list[Finding]:
+    known = [row["vertical"] for row in await every(connection, statement("migration", "verticals_known"))]
+    verticals = await every(
+        connection, statement("migration", "verticals_without_rules", **mapping.fill()), {**scope, "known": known}
     )
-    verticals = await found.fetchall()
     if not verticals:
         return []
     total = sum(row["many"] for row in verticals)
@@ -265,7 +251,7 @@ async def _unruled_verticals(
         Finding(
             "warning",
             "vertical_without_rules",
-            f"{total:,} businesses are of a vertical without rules; they become VERTICAL_basic",
+            f"businesses of a vertical without rules, which become VERTICAL_basic: {total:,}",
             "correct a misspelt vertical, or draft rules for it",
             total,
             examples,
@@ -274,15 +260,14 @@ async def _unruled_verticals(
 
 
 async def _present_in_v2(connection: Connection, scope: dict[str, Any]) -> list[Finding]:
-    row = await (await connection.execute(statement("migration", "v2_rows"), scope)).fetchone()
-    assert row is not None
+    row = await one(connection, statement("migration", "v2_rows"), scope)
     findings = []
     if row["by_relevo"]:
         findings.append(
             Finding(
                 "notice",
                 "already_moved",
-                f"{row['by_relevo']:,} configurations are in v2 from an earlier run",
+                f"configurations in v2 from an earlier run: {row['by_relevo']:,}",
                 "nothing to do: they are skipped",
                 row["by_relevo"],
             )
@@ -292,7 +277,7 @@ async def _present_in_v2(connection: Connection, scope: dict[str, Any]) -> list[
             Finding(
                 "warning",
                 "foreign_rows_in_v2",
-                f"{row['by_others']:,} configurations in v2 were not written by Relevo",
+                f"configurations in v2 that Relevo did not write: {row['by_others']:,}",
                 "they are left as they are; verification reports those that do not follow from v1",
                 row["by_others"],
             )

@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 
 from relevo.clock import Clock
 from relevo.db.lease import Lease
-from relevo.db.pool import Connection, Database
+from relevo.db.pool import Connection, Database, first
 from relevo.db.statements import statement
 from relevo.events import Sink
 from relevo.migration.mapping import SourceMapping
@@ -28,6 +28,25 @@ class Options:
     tenant_ids: tuple[UUID, ...] | None = None  # None: all of them
     skip_backup: bool = False
     resume: UUID | None = None  # None: pick up an open run, else start one
+
+
+@dataclass(slots=True)
+class MoveResult:
+    """The summary of a run, or of what a run would do."""
+
+    success: bool = False
+    run_id: UUID | None = None
+    dry_run: bool = False
+    migrated_configs: int = 0
+    skipped_configs: int = 0
+    quarantined_configs: int = 0
+    review_configs: int = 0
+    updated_calls: int = 0
+    metrics_businesses: int = 0
+    backup_id: UUID | None = None
+    errors: list[str] = field(default_factory=list)
+    undone: bool = False
+    duration_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +81,10 @@ class Work:
     async def cursor(self, step: str) -> StepState:
         """How far the step has come."""
         async with self.database.transaction(read_only=True) as connection:
-            found = await connection.execute(
-                statement("migration", "step"), {"run_id": self.run.id, "step": step}
-            )
-            row = await found.fetchone()
+            row = await first(connection, statement("migration", "step"), {"run_id": self.run.id, "step": step})
         return StepState(row["cursor"], row["finished_at"] is not None) if row else StepState()
 
-    async def save(
-        self, connection: Connection, step: str, cursor: dict[str, Any], *, finished: bool = False
-    ) -> None:
+    async def save(self, connection: Connection, step: str, cursor: dict[str, Any], *, finished: bool = False) -> None:
         """Store how far the step has come, together with what it wrote; fenced by the lease."""
         await self.lease.hold(connection)
         await connection.execute(

@@ -9,9 +9,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
@@ -19,35 +18,16 @@ from relevo import events
 from relevo.clock import Clock, system_clock
 from relevo.db import migrations
 from relevo.db.lease import Lease, lease
-from relevo.db.pool import Database
+from relevo.db.pool import Database, first, one
 from relevo.db.statements import statement
 from relevo.errors import Refused, UnknownName
-from relevo.migration import preflight
+from relevo.migration import preflight, rehearsal
 from relevo.migration.mapping import DEFAULT, SourceMapping
-from relevo.migration.run import Options, Run, Work, audit
+from relevo.migration.run import MoveResult, Options, Run, Work, audit
 from relevo.migration.steps import backup, calls, copy, verify
 
 STEPS = ("Backup", "Validate", "Configurations", "Calls and metrics", "Verify")
 LEASE = "migrate"
-
-
-@dataclass(slots=True)
-class MoveResult:
-    """The summary of a run, or of what a run would do."""
-
-    success: bool = False
-    run_id: UUID | None = None
-    dry_run: bool = False
-    migrated_configs: int = 0
-    skipped_configs: int = 0
-    quarantined_configs: int = 0
-    review_configs: int = 0
-    updated_calls: int = 0
-    metrics_businesses: int = 0
-    backup_id: UUID | None = None
-    errors: list[str] = field(default_factory=list)
-    undone: bool = False
-    duration_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +55,7 @@ async def migrate(
     preflight.refuse_blocked(await preflight.structure(database, mapping))
     await preflight.require_tenants(database, mapping, options.tenant_ids)
     if options.dry_run:
-        result = await _rehearse(database, options, mapping, emit)
+        result = await rehearsal.rehearse(database, options, mapping, emit)
     else:
         await migrations.up(database)
         async with lease(database, LEASE) as held:
@@ -86,23 +66,20 @@ async def migrate(
     return result
 
 
-async def _open(
-    database: Database, held: Lease, options: Options, who: _Who, clock: Clock, emit: events.Sink
-) -> Run:
+async def _open(database: Database, held: Lease, options: Options, who: _Who, clock: Clock, emit: events.Sink) -> Run:
     """The interrupted run, if there is one, else a new one."""
     async with database.transaction() as connection:
         await held.hold(connection)
-        row = await (await connection.execute(statement("migration", "open_run"))).fetchone()
+        row = await first(connection, statement("migration", "open_run"))
         if row is None and options.resume is not None:
-            raise UnknownName(
-                f"run {options.resume} is not open", fix="leave --resume out to start a new run"
-            )
+            raise UnknownName(f"run {options.resume} is not open", fix="leave --resume out to start a new run")
         if row is not None:
             _require_same(row, options)
             action = "migration.resume"
             emit(events.Note(f"resuming run {row['id']}, begun {row['started_at']:%Y-%m-%d %H:%M} UTC"))
         else:
-            started = await connection.execute(
+            row = await one(
+                connection,
                 statement("migration", "start_run"),
                 {
                     "now": clock(),
@@ -113,9 +90,7 @@ async def _open(
                     "skip_backup": options.skip_backup,
                 },
             )
-            row = await started.fetchone()
             action = "migration.start"
-        assert row is not None
         await audit(connection, actor=who.actor, action=action, subject=row["id"], reason=who.reason)
     return Run(**row)
 
@@ -123,7 +98,9 @@ async def _open(
 def _require_same(row: dict[str, Any], options: Options) -> None:
     """An open run is finished as it was begun."""
     if options.resume is not None and options.resume != row["id"]:
-        raise UnknownName(f"run {options.resume} is not open; {row['id']} is", fix=f"relevo migrate --resume {row['id']}")
+        raise UnknownName(
+            f"run {options.resume} is not open; {row['id']} is", fix=f"relevo migrate --resume {row['id']}"
+        )
     asked = sorted(options.tenant_ids) if options.tenant_ids is not None else None
     begun = sorted(row["tenant_ids"]) if row["tenant_ids"] is not None else None
     if options.resume is None and asked != begun:
@@ -152,14 +129,20 @@ async def _move(work: Work, who: _Who) -> MoveResult:
     counts = await copy.run(work)
     result.migrated_configs, result.skipped_configs = counts.migrated, counts.skipped
     result.quarantined_configs = counts.quarantined
-    work.emit(events.StepFinished(f"{counts.migrated:,} migrated, {counts.skipped:,} already there, "
-                                  f"{counts.quarantined:,} set aside"))
+    work.emit(
+        events.StepFinished(
+            f"{counts.migrated:,} migrated, {counts.skipped:,} already there, {counts.quarantined:,} set aside"
+        )
+    )
 
     announce()
     done = await calls.run(work)
     result.updated_calls, result.metrics_businesses = done["updated_calls"], done["metrics_businesses"]
-    work.emit(events.StepFinished(f"{result.updated_calls:,} calls given an outcome, "
-                                  f"figures of {result.metrics_businesses:,} businesses"))
+    work.emit(
+        events.StepFinished(
+            f"{result.updated_calls:,} calls given an outcome, figures of {result.metrics_businesses:,} businesses"
+        )
+    )
 
     announce()
     verdict = await verify.run(
@@ -214,59 +197,13 @@ async def _close(work: Work, who: _Who, result: MoveResult) -> None:
             statement("migration", "finish_run"),
             {**run_id, "state": state, "now": work.clock(), "result": Jsonb(summary)},
         )
-        await audit(
-            connection, actor=who.actor, action=f"migration.{state}", subject=work.run.id, details=summary
-        )
-
-
-async def _rehearse(
-    database: Database, options: Options, mapping: SourceMapping, emit: events.Sink
-) -> MoveResult:
-    """What a run would do, found out in a transaction that the server keeps read only."""
-    result = MoveResult(success=True, dry_run=True)
-    scope = {"tenant_ids": list(options.tenant_ids) if options.tenant_ids is not None else None}
-    async with database.transaction(read_only=True, snapshot=True) as connection:
-        await migrations.require(connection)
-        findings = await preflight.rows(connection, mapping, tenant_ids=options.tenant_ids)
-        preflight.refuse_blocked(findings)
-        for finding in findings:
-            emit(events.Note(finding.message, warning=finding.severity != "notice"))
-        derive = statement("migration", "derive", **mapping.fill())
-        query = statement("migration", "dry_run", derive=derive)
-        row = await (await connection.execute(query, scope)).fetchone()
-        assert row is not None
-        result.migrated_configs, result.skipped_configs = row["migrated"], row["skipped"]
-        result.quarantined_configs, result.review_configs = row["quarantined"], row["review"]
-        result.updated_calls = await _calls_due(connection, mapping, scope)
-        query = statement("migration", "metrics_due", **mapping.fill())
-        row = await (await connection.execute(query, scope)).fetchone()
-        result.metrics_businesses = row["many"] if row else 0
-    return result
-
-
-async def _calls_due(connection: Any, mapping: SourceMapping, scope: dict[str, Any]) -> int:
-    """Calls that have no outcome, or all in scope where there is no such column yet."""
-    source = mapping.calls
-    found = await connection.execute(
-        statement("migration", "call_columns"), {"schema": source.schema, "table": source.table}
-    )
-    if (await found.fetchone())["outcome"]:
-        query = statement(
-            "migration",
-            "calls_without_outcome",
-            calls_table=source.relation,
-            business_id=source.read("business_id"),
-        )
-    else:
-        query = statement("migration", "count_calls", **mapping.fill())
-    return int((await (await connection.execute(query, scope)).fetchone())["many"])
+        await audit(connection, actor=who.actor, action=f"migration.{state}", subject=work.run.id, details=summary)
 
 
 async def _review_count(work: Work) -> int:
     """Configurations in scope that a person should look at before they go live."""
     async with work.database.transaction(read_only=True) as connection:
-        row = await (await connection.execute(statement("migration", "review_count"), work.scope)).fetchone()
-    return int(row["many"]) if row else 0
+        return int((await one(connection, statement("migration", "review_count"), work.scope))["many"])
 
 
 def _announcer(emit: events.Sink) -> Callable[[], None]:

@@ -56,11 +56,12 @@ def plan(rng: Random, tenants: int, calls: int) -> Faults:
         return Faults()
     mute, sharing = rng.randint(1, 3), rng.randint(1, 3)
     chosen = apart(rng, tenants, mute + sharing)
+    lost = _some(rng, LOST_CONFIGURATIONS)  # before the calls: their number changes nothing else
     broken = _some(rng, BROKEN_CALLS) if calls >= FEWEST_CALLS else []
     return Faults(
         without_vertical=frozenset(chosen[:mute]),
         sharing_phone=frozenset(chosen[mute:]),
-        lost_configurations=tuple(_some(rng, LOST_CONFIGURATIONS)),
+        lost_configurations=tuple(lost),
         calls=dict(zip(apart(rng, calls, len(broken)), broken, strict=True)),
     )
 

@@ -23,6 +23,7 @@ CITIES = (
     City("662", "America/Hermosillo", 1),
 )
 
+# Of the assistants, whose voices are women's, and of the owners of some doors.
 FIRST_NAMES = (
     "Sofía",
     "Valeria",
@@ -32,14 +33,10 @@ FIRST_NAMES = (
     "Fernanda",
     "Regina",
     "Camila",
-    "Ángel",
-    "Diego",
-    "Héctor",
     "Rocío",
     "Concepción",
     "Itzel",
     "Citlali",
-    "José Luis",
     "María José",
 )
 
@@ -114,7 +111,7 @@ BUSINESS_NAMES = {
     "dental": (
         "Clínica Dental {surname}",
         "Dental {place}",
-        "Consultorio Dental Dra. {first} {surname}",
+        "Consultorio Dental Dra. {surname}",
         "Sonrisas {place}",
         "Ortodoncia {surname} y Asociados",
         "Centro Odontológico {place}",

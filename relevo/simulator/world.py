@@ -80,9 +80,7 @@ def _business(rng: Random, number: int, trade: str, city: names.City, now: datet
         vertical=trade,
         email=_email(name, number),
         time_zone=city.time_zone,
-        phone_number=_phone(
-            city.area_code, (number + 1) * 7_919
-        ),  # coprime with 10: distinct up to a million
+        phone_number=_phone(city.area_code, (number + 1) * 7_654_321),  # coprime with 10: distinct up to a million
         human_phone_number=human if rng.random() < 0.8 else None,
         created_at=now - timedelta(seconds=age_s),
     )
@@ -103,9 +101,7 @@ def _configuration(rng: Random, tenant: Tenant, kind: prompts.Kind, now: datetim
     """The tenant's configuration, active, in the first of the voices."""
     business = tenant.business
     created = business.created_at + timedelta(seconds=rng.randrange(_DAY_S))
-    subject = prompts.Subject(
-        business.name, tenant.trade, business.human_phone_number or "número de recepción"
-    )
+    subject = prompts.Subject(business.name, tenant.trade, business.human_phone_number or "número de recepción")
     return Configuration(
         id=identity(rng),
         business_id=business.id,

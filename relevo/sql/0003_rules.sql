@@ -28,7 +28,7 @@ CREATE TABLE relevo.rule_keywords (
     vertical text NOT NULL,
     keyword  relevo.folded NOT NULL,
     ordinal  integer NOT NULL,
-    decoys   relevo.folded[] NOT NULL DEFAULT '{}',  -- phrases that hold the keyword and mean something else
+    decoys   relevo.folded[] NOT NULL DEFAULT '{}',  -- what begins a word like this does not mean it
     PRIMARY KEY (version, vertical, keyword),
     FOREIGN KEY (version, vertical) REFERENCES relevo.rule_verticals
 );

@@ -103,8 +103,9 @@ BEGIN
         bit := bit << 1;
     END LOOP;
     FOR i IN 1 .. cardinality(decoys) LOOP
-        IF present & decoy_masks[i] <> 0 THEN
-            literal := replace(literal COLLATE "C", decoys[i], repeat(' ', char_length(decoys[i])));
+        IF present & decoy_masks[i] <> 0 AND strpos(literal COLLATE "C", decoys[i]) > 0 THEN
+            literal := regexp_replace(literal COLLATE "C", '(^|[^0-z])' || decoys[i],
+                                      '\1' || repeat(' ', char_length(decoys[i])), 'g');
         END IF;
     END LOOP;
     FOR i IN 1 .. cardinality(keywords) LOOP

@@ -10,20 +10,20 @@ INSERT INTO relevo.rule_verticals (version, vertical, empty_prompt_capability) V
 
 INSERT INTO relevo.rule_keywords (version, vertical, ordinal, keyword, decoys) VALUES
     (1, 'restaurant', 1, 'reserv',      '{"se reserva el derecho", "derechos reservados", "reserva de dominio"}'),
-    (1, 'restaurant', 2, 'pedido',      '{" ha pedido", " han pedido", " haya pedido"}'),
-    (1, 'restaurant', 3, 'orden',       '{" en orden", " a sus orden", " a tus orden", "orden del dia", "orden alfabetico", " ordenador", " ordenanza"}'),
-    (1, 'restaurant', 4, 'menu',        '{" menudo", " menudeo"}'),
-    (1, 'restaurant', 5, 'promo',       '{" promover", " promotor"}'),
-    (1, 'dental',     1, 'cita',        '{" citado", " citatorio"}'),
-    (1, 'dental',     2, 'servicio',    '{" a su servicio", " a tu servicio"}'),
+    (1, 'restaurant', 2, 'pedido',      '{"ha pedido", "han pedido", "haya pedido"}'),
+    (1, 'restaurant', 3, 'orden',       '{"en orden", "a sus orden", "a tus orden", "orden del dia", "orden alfabetico", "ordenador", "ordenanza"}'),
+    (1, 'restaurant', 4, 'menu',        '{"menudo", "menudeo"}'),
+    (1, 'restaurant', 5, 'promo',       '{"promover", "promotor"}'),
+    (1, 'dental',     1, 'cita',        '{"citado", "citatorio"}'),
+    (1, 'dental',     2, 'servicio',    '{"a su servicio", "a tu servicio"}'),
     (1, 'dental',     3, 'tratamiento', '{"tratamiento de datos", "tratamiento de sus datos"}'),
-    (1, 'dental',     4, 'doctor',      '{" doctorado"}'),
-    (1, 'dental',     5, 'seguro',      '{" estoy seguro", " estar seguro", " este seguro", " de seguro", " pago seguro", " sitio seguro", " seguro que"}'),
+    (1, 'dental',     4, 'doctor',      '{"doctorado"}'),
+    (1, 'dental',     5, 'seguro',      '{"estoy seguro", "estar seguro", "este seguro", "de seguro", "pago seguro", "sitio seguro", "seguro que"}'),
     (1, '*',          1, 'horario',     '{}'),
     (1, '*',          2, 'transferir',  '{}'),
-    (1, '*',          3, 'humano',      '{" recursos humanos", " ser humano"}'),
+    (1, '*',          3, 'humano',      '{"recursos humanos", "ser humano"}'),
     (1, '*',          4, 'faq',         '{}'),
-    (1, '*',          5, 'pregunta',    '{" pregunta su nombre", " pregunta el nombre", " pregunta por el"}');
+    (1, '*',          5, 'pregunta',    '{"pregunta su nombre", "pregunta el nombre", "pregunta por el"}');
 
 INSERT INTO relevo.rule_capabilities (version, vertical, ordinal, capability, any_of) VALUES
     (1, 'restaurant', 1, 'reservations',   '{reserv}'),

@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 
 from relevo import events
 from relevo.clock import Clock
-from relevo.db.pool import Connection, Database
+from relevo.db.pool import Connection, Database, every, one
 from relevo.db.statements import statement
 from relevo.errors import MoveFailed
 from relevo.migration.mapping import SourceMapping
@@ -115,9 +115,7 @@ async def create(
             },
         )
         details = {"rows": sum(table["rows"] for table in contents.values())}
-        await audit(
-            connection, actor=actor, action="backup.create", subject=backup_id, reason=reason, details=details
-        )
+        await audit(connection, actor=actor, action="backup.create", subject=backup_id, reason=reason, details=details)
     await _read_back(database, backup_id, contents, clock)
     return next(backup for backup in await listed(database) if backup.id == backup_id)
 
@@ -125,8 +123,7 @@ async def create(
 async def listed(database: Database) -> list[Backup]:
     """All backups, newest first."""
     async with database.transaction(read_only=True) as connection:
-        rows = await (await connection.execute(statement("backup", "list"))).fetchall()
-    return [Backup(**row) for row in rows]
+        return [Backup(**row) for row in await every(connection, statement("backup", "list"))]
 
 
 def _targets(mapping: SourceMapping) -> list[Target]:
@@ -152,22 +149,16 @@ async def _copy(
     connection: Connection, target: Target, backup_id: UUID, scope: dict[str, Any], emit: events.Sink
 ) -> dict[str, Any]:
     """Copy one table page range by page range; returns what is recorded of it."""
-    named = await connection.execute(
-        statement("backup", "columns"), {"schema": target.schema, "table": target.table}
-    )
-    row = await named.fetchone()
-    assert row is not None
+    row = await one(connection, statement("backup", "columns"), {"schema": target.schema, "table": target.table})
     columns = sql.SQL(", ").join(map(sql.Identifier, row["names"]))
     copy_name = f"{target.table[:40]}_{backup_id.hex[:12]}"
     copy = sql.Identifier(_SCHEMA, copy_name)
     fill: dict[str, sql.Composable] = {"copy": copy, "columns": columns, "relation": target.relation}
     await connection.execute(statement("backup", "create_copy", **fill))
     await connection.execute(statement("backup", "seclude_copy", copy=copy))
-    leaves = await connection.execute(
-        statement("migration", "leaves"), {"schema": target.schema, "table": target.table}
-    )
+    leaves = await every(connection, statement("migration", "leaves"), {"schema": target.schema, "table": target.table})
     copied = 0
-    for leaf in await leaves.fetchall():
+    for leaf in leaves:
         insert = statement(
             "backup",
             "fill_copy",
@@ -179,17 +170,15 @@ async def _copy(
             reach = {"from": f"({pages},0)", "to": f"({pages + _PAGES_AT_ONCE},0)"}
             copied += (await connection.execute(insert, {**scope, **reach})).rowcount
             emit(events.Progress(copied, None, f"rows of {target.name}"))
-    checked = await connection.execute(
-        statement("backup", "checksum", columns=columns, relation=target.relation, scope=target.of_tenants), scope
+    sums = await one(
+        connection,
+        statement("backup", "checksum", columns=columns, relation=target.relation, scope=target.of_tenants),
+        scope,
     )
-    sums = await checked.fetchone()
-    assert sums is not None
     return {"copy": f"{_SCHEMA}.{copy_name}", "columns": row["names"], **sums}
 
 
-async def _read_back(
-    database: Database, backup_id: UUID, contents: dict[str, dict[str, Any]], clock: Clock
-) -> None:
+async def _read_back(database: Database, backup_id: UUID, contents: dict[str, dict[str, Any]], clock: Clock) -> None:
     async with database.transaction() as connection:
         for name, recorded in contents.items():
             if await _checksum_of_copy(connection, recorded) != (recorded["rows"], recorded["checksum"]):
@@ -208,6 +197,5 @@ async def _checksum_of_copy(connection: Connection, recorded: dict[str, Any]) ->
         relation=sql.Identifier(*recorded["copy"].split(".", 1)),
         scope=sql.SQL("true"),
     )
-    row = await (await connection.execute(query)).fetchone()
-    assert row is not None
+    row = await one(connection, query)
     return row["rows"], row["checksum"]

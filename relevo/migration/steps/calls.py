@@ -9,6 +9,7 @@ from typing import Any
 from psycopg import errors, sql
 
 from relevo import events
+from relevo.db.pool import Connection, every, one
 from relevo.db.statements import statement
 from relevo.errors import Refused
 from relevo.migration.run import Work
@@ -22,7 +23,13 @@ _LOCK_TRIES = 8
 async def run(work: Work) -> dict[str, int]:
     """Returns ``updated_calls`` and ``metrics_businesses`` of the whole run."""
     state = await work.cursor(STEP)
-    counts: dict[str, Any] = {"leaf": 0, "page": 0, "updated_calls": 0, "metrics_businesses": 0, **state.cursor}
+    counts: dict[str, Any] = {
+        "leaf": 0,
+        "page": 0,
+        "updated_calls": 0,
+        "metrics_businesses": 0,
+        **state.cursor,
+    }
     if not state.finished:
         await _add_columns(work)
         await _set_outcomes(work, counts)
@@ -34,20 +41,17 @@ async def _add_columns(work: Work) -> None:
     """Add outcome and agent_version. The lock is asked for in short tries, so that nobody queues behind us."""
     calls = work.mapping.calls
     async with work.database.transaction(read_only=True) as connection:
-        found = await connection.execute(
-            statement("migration", "call_columns"), {"schema": calls.schema, "table": calls.table}
+        present = await one(
+            connection, statement("migration", "call_columns"), {"schema": calls.schema, "table": calls.table}
         )
-        row = await found.fetchone()
-    if row is None or (row["outcome"] and row["agent_version"]):
+    if present["outcome"] and present["agent_version"]:
         return
     for attempt in range(_LOCK_TRIES):
         try:
             async with work.database.transaction() as connection:
                 await work.lease.hold(connection)
                 await connection.execute("SET LOCAL lock_timeout = '1s'")
-                await connection.execute(
-                    statement("migration", "add_call_columns", calls_table=calls.relation)
-                )
+                await connection.execute(statement("migration", "add_call_columns", calls_table=calls.relation))
                 return
         except errors.LockNotAvailable:
             work.emit(events.Note(f"{calls.name} is locked by others; trying again", warning=True))
@@ -62,10 +66,9 @@ async def _set_outcomes(work: Work, counts: dict[str, Any]) -> None:
     """Walk the table page by page; rows that moved or arrived meanwhile are caught by a second walk."""
     calls = work.mapping.calls
     async with work.database.transaction(read_only=True) as connection:
-        found = await connection.execute(
-            statement("migration", "leaves"), {"schema": calls.schema, "table": calls.table}
+        leaves = await every(
+            connection, statement("migration", "leaves"), {"schema": calls.schema, "table": calls.table}
         )
-        leaves = await found.fetchall()
     total = sum(leaf["pages"] for leaf in leaves)
     for number, leaf in enumerate(leaves):
         if number < counts["leaf"]:
@@ -96,7 +99,7 @@ async def _sweep(work: Work, leaves: list[sql.Identifier], counts: dict[str, Any
             await work.save(connection, STEP, counts)
 
 
-async def _update(connection: Any, work: Work, leaf: sql.Identifier, reach: dict[str, str]) -> int:
+async def _update(connection: Connection, work: Work, leaf: sql.Identifier, reach: dict[str, str]) -> int:
     calls = work.mapping.calls
     query = statement(
         "migration",
@@ -106,8 +109,7 @@ async def _update(connection: Any, work: Work, leaf: sql.Identifier, reach: dict
         business_id=calls.read("business_id"),
         id=calls.read("id"),
     )
-    done = await connection.execute(query, {**work.scope, **reach, "run_id": work.run.id})
-    return int((await done.fetchone())["updated"])
+    return int((await one(connection, query, {**work.scope, **reach, "run_id": work.run.id}))["updated"])
 
 
 async def _remaining(work: Work) -> int:
@@ -119,8 +121,7 @@ async def _remaining(work: Work) -> int:
         business_id=calls.read("business_id"),
     )
     async with work.database.transaction(read_only=True) as connection:
-        row = await (await connection.execute(query, work.scope)).fetchone()
-    return int(row["many"]) if row else 0
+        return int((await one(connection, query, work.scope))["many"])
 
 
 async def _compute_metrics(work: Work, counts: dict[str, Any]) -> None:
@@ -128,7 +129,6 @@ async def _compute_metrics(work: Work, counts: dict[str, Any]) -> None:
     query = statement("migration", "metrics", calls_with_outcome=calls.rows(also=("outcome",)))
     window = {"period_start": work.run.started_at - METRICS_WINDOW, "period_end": work.run.started_at}
     async with work.database.transaction() as connection:
-        done = await connection.execute(query, {**work.scope, **window, "run_id": work.run.id})
-        row = await done.fetchone()
-        counts["metrics_businesses"] += row["inserted"] if row else 0
+        done = await one(connection, query, {**work.scope, **window, "run_id": work.run.id})
+        counts["metrics_businesses"] += done["inserted"]
         await work.save(connection, STEP, counts, finished=True)

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 
 from relevo import events
-from relevo.db.pool import Connection
+from relevo.db.pool import Connection, every, one
 from relevo.db.statements import statement
 from relevo.migration.mapping import SourceMapping
 from relevo.migration.run import Work
@@ -61,20 +61,17 @@ async def _prepare(work: Work) -> int:
     """Let verticals without rules join the catalogue; returns how many configurations are in scope."""
     async with work.database.transaction() as connection:
         await work.lease.hold(connection)
-        added = await connection.execute(
+        added = await every(
+            connection,
             statement("migration", "add_types", **work.mapping.fill()),
             {**work.scope, "rule_version": work.run.rule_version},
         )
-        types = [row["id"] for row in await added.fetchall()]
-        await connection.execute(
-            statement("migration", "record_types"), {"run_id": work.run.id, "types": types}
+        types = [row["id"] for row in added]
+        await connection.execute(statement("migration", "record_types"), {"run_id": work.run.id, "types": types})
+        counted = await one(
+            connection, statement("migration", "count_configurations", **work.mapping.fill()), work.scope
         )
-        counted = await connection.execute(
-            statement("migration", "count_configurations", **work.mapping.fill()), work.scope
-        )
-        row = await counted.fetchone()
-    assert row is not None
-    return int(row["total"])
+    return int(counted["total"])
 
 
 async def _batch(connection: Connection, work: Work, after: str | None, size: int) -> dict[str, Any]:
@@ -95,31 +92,24 @@ async def _batch(connection: Connection, work: Work, after: str | None, size: in
 
 
 async def _copy(connection: Connection, work: Work, after: str | None, size: int) -> dict[str, Any]:
-    row = await (
-        await connection.execute(
-            statement("migration", "copy_batch", derive=derive_from_batch(work.mapping), **work.mapping.fill()),
-            {
-                **work.scope,
-                "after": after,
-                "batch_size": size,
-                "rule_version": work.run.rule_version,
-                "run_id": work.run.id,
-                "now": work.run.started_at,
-            },
-        )
-    ).fetchone()
-    assert row is not None
-    return row
-
-
-async def _set_aside(
-    connection: Connection, work: Work, after: str | None, error: psycopg.Error
-) -> dict[str, Any]:
-    found = await connection.execute(
-        statement("migration", "next_key", **work.mapping.fill()), {**work.scope, "after": after}
+    return await one(
+        connection,
+        statement("migration", "copy_batch", derive=derive_from_batch(work.mapping), **work.mapping.fill()),
+        {
+            **work.scope,
+            "after": after,
+            "batch_size": size,
+            "rule_version": work.run.rule_version,
+            "run_id": work.run.id,
+            "now": work.run.started_at,
+        },
     )
-    row = await found.fetchone()
-    assert row is not None
+
+
+async def _set_aside(connection: Connection, work: Work, after: str | None, error: psycopg.Error) -> dict[str, Any]:
+    row = await one(
+        connection, statement("migration", "next_key", **work.mapping.fill()), {**work.scope, "after": after}
+    )
     await connection.execute(
         statement("migration", "quarantine_one"),
         {

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from relevo import events
-from relevo.db.pool import Connection, Database
+from relevo.db.pool import Connection, Database, every, one
 from relevo.db.statements import statement
 from relevo.migration.mapping import SourceMapping
 from relevo.migration.steps.copy import derive_from_batch
@@ -53,11 +53,8 @@ async def run(
     verdict = Verdict()
     scope = {"tenant_ids": list(tenant_ids) if tenant_ids is not None else None}
     async with database.transaction(read_only=True, snapshot=True) as connection:
-        counted = await connection.execute(
-            statement("migration", "count_configurations", **mapping.fill()), scope
-        )
-        row = await counted.fetchone()
-        await _compare(connection, mapping, scope, verdict, row["total"] if row else 0, emit)
+        total = await one(connection, statement("migration", "count_configurations", **mapping.fill()), scope)
+        await _compare(connection, mapping, scope, verdict, total["total"], emit)
         await _find_orphans(connection, mapping, scope, verdict)
         if metrics:
             await _require_metrics(connection, mapping, scope, verdict)
@@ -75,9 +72,8 @@ async def _compare(
     query = statement("migration", "expected_batch", derive=derive_from_batch(mapping), **mapping.fill())
     after: str | None = None
     while True:
-        found = await connection.execute(query, {**scope, "after": after, "batch_size": _ROWS_AT_ONCE})
-        batch = await found.fetchone()
-        if batch is None or batch["seen"] == 0:
+        batch = await one(connection, query, {**scope, "after": after, "batch_size": _ROWS_AT_ONCE})
+        if batch["seen"] == 0:
             return
         after = batch["last"]
         _count(verdict, batch)
@@ -100,8 +96,7 @@ def _count(verdict: Verdict, batch: dict[str, Any]) -> None:
 async def _find_orphans(
     connection: Connection, mapping: SourceMapping, scope: dict[str, Any], verdict: Verdict
 ) -> None:
-    found = await connection.execute(statement("migration", "orphaned", **mapping.fill()), scope)
-    for row in await found.fetchall():
+    for row in await every(connection, statement("migration", "orphaned", **mapping.fill()), scope):
         verdict.orphaned += 1
         verdict.blame(f"config {row['id']}: in v2, but not in v1")
 
@@ -109,9 +104,6 @@ async def _find_orphans(
 async def _require_metrics(
     connection: Connection, mapping: SourceMapping, scope: dict[str, Any], verdict: Verdict
 ) -> None:
-    found = await connection.execute(
-        statement("migration", "businesses_without_metrics", **mapping.fill()), scope
-    )
-    row = await found.fetchone()
-    if row and row["many"]:
+    row = await one(connection, statement("migration", "businesses_without_metrics", **mapping.fill()), scope)
+    if row["many"]:
         verdict.blame(f"{row['many']} businesses with calls have no row in voice_assistant_metrics")

@@ -121,13 +121,13 @@ WHERE NOT EXISTS (SELECT FROM {tenants} AS t WHERE t.id = wanted)
 SELECT id::text AS id FROM {tenants} AS t LIMIT 100000
 
 -- open_run --
-SELECT id, started_at, tenant_ids, batch_size, rule_version, backup_id, skip_backup, actor, types_added
+SELECT id, started_at, tenant_ids, batch_size, rule_version, backup_id, skip_backup
 FROM relevo.runs WHERE state = 'running'
 
 -- start_run --
 INSERT INTO relevo.runs (started_at, actor, reason, tenant_ids, batch_size, rule_version, skip_backup)
 VALUES (%(now)s, %(actor)s, %(reason)s, %(tenant_ids)s, %(batch_size)s, relevo.current_rules(), %(skip_backup)s)
-RETURNING id, started_at, tenant_ids, batch_size, rule_version, backup_id, skip_backup, actor, types_added
+RETURNING id, started_at, tenant_ids, batch_size, rule_version, backup_id, skip_backup
 
 -- finish_run --
 UPDATE relevo.runs SET state = %(state)s, finished_at = %(now)s, result = %(result)s WHERE id = %(run_id)s
@@ -319,13 +319,13 @@ ALTER TABLE {calls_table}
     ADD COLUMN IF NOT EXISTS agent_version text DEFAULT 'v1'
 
 -- leaves --
--- The physical tables behind a relation, with their size in pages.
+-- The physical tables behind a relation, itself or its partitions, with their size in pages.
 SELECT n.nspname AS schema, c.relname AS "table",
        pg_relation_size(c.oid) / current_setting('block_size')::bigint AS pages
-FROM pg_partition_tree(format('%%I.%%I', %(schema)s::text, %(table)s::text)::regclass) AS t
-JOIN pg_catalog.pg_class c ON c.oid = t.relid
+FROM (SELECT format('%%I.%%I', %(schema)s::text, %(table)s::text)::regclass AS oid) AS root
+JOIN pg_catalog.pg_class c
+  ON c.relkind = 'r' AND (c.oid = root.oid OR c.oid IN (SELECT t.relid FROM pg_partition_tree(root.oid) AS t WHERE t.isleaf))
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE t.isleaf
 ORDER BY c.oid
 
 -- outcome_batch --
