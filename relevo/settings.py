@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from relevo.errors import ConfigurationError, nearest
 
@@ -22,7 +22,7 @@ DEFAULT_FILE = Path("relevo.toml")
 class Settings(BaseSettings):
     """Every setting, with its default."""
 
-    model_config = SettingsConfigDict(env_prefix="RELEVO_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="RELEVO_", env_ignore_empty=True, extra="forbid", frozen=True)
 
     home: Path = Path(".relevo")
     """Where the embedded server keeps its locks and its address."""
@@ -59,7 +59,15 @@ def load(file: Path | None = None, *, database_url: str | None = None) -> Settin
         raise ConfigurationError(
             f"setting {name}: {first['msg']}", fix=f"correct {name}, or RELEVO_{name.upper()}"
         ) from error
-    return settings.model_copy(update={"database_url": database_url}) if database_url else settings
+    except SettingsError as error:
+        raise ConfigurationError(
+            f"the environment cannot be read: {error}", fix="write a structure as JSON, or move it to relevo.toml"
+        ) from error
+    if database_url is None:
+        return settings
+    if not database_url.strip():
+        raise ConfigurationError("--database-url is empty", fix="give a URL, or leave it out")
+    return settings.model_copy(update={"database_url": database_url})
 
 
 def _read(file: Path, *, required: bool) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from rich.table import Table
 from relevo.cli.frame import ORDINARY, Answer, Common
 from relevo.db import migrations
 from relevo.db.embedded import EmbeddedServer
-from relevo.errors import Refused
+from relevo.errors import Refused, UsageError
 
 app = App(name="db", help="Relevo's schema, and the embedded PostgreSQL.")
 
@@ -48,9 +48,12 @@ def sql(*, output: Path | None = None, common: Common = ORDINARY) -> Answer:  # 
             [{"name": name, "sql": text} for name, text in scripts],
             "\n".join(f"-- {name}\n{text}" for name, text in scripts),
         )
-    output.mkdir(parents=True, exist_ok=True)
-    for name, text in scripts:
-        (output / name).write_text(text, encoding="utf-8")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for name, text in scripts:
+            (output / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write into {output}: {error.strerror}", fix="name a folder of your own") from error
     return Answer({"written": [name for name, _ in scripts]}, f"{len(scripts)} files written to {output}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -39,6 +40,14 @@ def _whole(_type: type, tokens: Sequence[Token]) -> int:
 WholeNumber = Annotated[int, Parameter(converter=_whole)]
 
 
+def _os_user() -> str:
+    """Who runs us; a container may run us as a number that has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a command has to say: ``data`` for machines, ``text`` for people, and the exit status."""
@@ -57,7 +66,7 @@ class Common:
     config: Annotated[Path | None, Parameter(help="Settings file; default: relevo.toml where there is one.")] = None
     json: Annotated[bool, Parameter(negative="", help="One JSON document on standard output.")] = False
     actor: Annotated[str, Parameter(help="Who acts; default: the OS user. Goes to the audit log.")] = field(
-        default_factory=getpass.getuser
+        default_factory=_os_user
     )
     reason: Annotated[str | None, Parameter(help="Why. Goes to the audit log.")] = None
 

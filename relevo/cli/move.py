@@ -222,11 +222,14 @@ def _no_tenant() -> tuple[UUID, ...]:
 
 def _read_prompt(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        prompt = file.read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}", fix="name an existing file") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{file} is not UTF-8 text: {error.reason}", fix="save it as UTF-8") from error
+    if "\0" in prompt:
+        raise UsageError(f"{file} holds a NUL character, which no v1 prompt can", fix="name a text file")
+    return prompt
 
 
 def _with_errors(table: Table, errors: list[str]) -> Group:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import AsyncConnection, errors, sql
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -94,26 +94,34 @@ class Database:
 
     async def _probe(self) -> None:
         """Fail fast, with the cause in one line; a pool would only retry in silence."""
+        place = self.place
         try:
             async with await psycopg.AsyncConnection.connect(
                 self.url, connect_timeout=10, prepare_threshold=None, application_name="relevo"
             ) as connection:
                 version = connection.info.server_version // 10_000
         except psycopg.Error as error:
-            raise _named(error, self.place) or error from error
+            raise _named(error, place) or error from error
         if version < OLDEST_SERVER:
             raise Refused(
-                f"{self.place} runs PostgreSQL {version}; Relevo needs {OLDEST_SERVER} or newer",
+                f"{place} runs PostgreSQL {version}; Relevo needs {OLDEST_SERVER} or newer",
                 fix="upgrade the server",
             )
 
 
 def describe(url: str) -> str:
-    """Host, port and database of a connection string; nothing secret."""
-    parts = urlsplit(url)
-    if not parts.scheme.startswith("postgres"):
-        return "the database"
-    return f"{parts.hostname or 'local socket'}:{parts.port or 5432}{parts.path}"
+    """Host, port and database of a connection string; nothing secret.
+
+    Raises ConfigurationError, without its words, for one that cannot be read: they may be the password's.
+    """
+    try:
+        parts = {name: str(value) for name, value in conninfo_to_dict(url).items()}
+    except psycopg.ProgrammingError:
+        raise _unreadable_url() from None
+    host, port, database = parts.get("host", "local socket"), parts.get("port", "5432"), parts.get("dbname", "")
+    if "@" in host + database or not port.replace(",", "").isdigit():  # where an unescaped password ends up
+        raise _unreadable_url()
+    return f"{host}:{port}/{database}"
 
 
 def _named(error: psycopg.Error, place: str) -> RelevoError | None:
@@ -129,14 +137,19 @@ def _named(error: psycopg.Error, place: str) -> RelevoError | None:
             fix="connect as the owner, or grant the right",
         )
     if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
-        return ConfigurationError(  # libpq's own words would show the password
-            "the database URL cannot be read", fix="write it as postgresql://user:password@host:5432/database"
-        )
+        return _unreadable_url()
     if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
         return _connection_lost(first_line, place)
     if isinstance(error, errors.AdminShutdown | errors.CrashShutdown | errors.CannotConnectNow):
         return DatabaseUnreachable(f"{place} is shutting down or starting", fix="run the command again in a moment")
     return None
+
+
+def _unreadable_url() -> ConfigurationError:
+    return ConfigurationError(
+        "the database URL cannot be read",
+        fix="write it as postgresql://user:password@host:5432/database, and @ : / in the password as %40 %3A %2F",
+    )
 
 
 def _connection_lost(message: str, place: str) -> RelevoError:

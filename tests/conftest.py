@@ -1,0 +1,91 @@
+"""What the tests stand on: real servers, and a database of its own for each test."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pytest
+import pytest_asyncio
+
+from relevo.db import migrations
+from relevo.db.pool import Database
+from relevo.simulator import sample
+from tests.servers import Server, programs_of, running
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+OWNER = "relevo_owner"  # no superuser: Relevo never needs one
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session", params=[18, 15], ids=["pg18", "pg15"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """PostgreSQL 18 as packaged, and Debian's 15 where it is installed."""
+    programs = programs_of(request.param)
+    if programs is None:
+        pytest.skip(f"PostgreSQL {request.param} is not installed: apt-get install postgresql-{request.param}")
+    with running(request.param, programs) as server:
+        with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE ROLE {OWNER} LOGIN CREATEROLE".encode())
+        yield server
+
+
+@pytest.fixture
+def database_url(server: Server) -> Iterator[str]:
+    """An empty database, owned by a role that is no superuser."""
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} OWNER {OWNER}".encode())
+    yield server.url(name, OWNER)
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest_asyncio.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """The same database through Relevo's pool."""
+    async with Database(database_url) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture
+async def ready(database: Database) -> Database:
+    """A database with Relevo's schema and no v1 table."""
+    await migrations.up(database)
+    return database
+
+
+@pytest_asyncio.fixture
+async def sampled(ready: Database) -> Database:
+    """A database with Relevo's schema and a small v1, broken rows included."""
+    await load_sample(ready)
+    return ready
+
+
+async def load_sample(database: Database, *, tenants: int = 40, calls: int = 3_000) -> sample.SampleSummary:
+    """Fill v1; the same every time."""
+    async with database.transaction() as connection:
+        return await sample.load(connection, tenants=tenants, calls=calls, seed=7, now=NOW)
+
+
+async def rows(database: Database, query: str, params: Any = None) -> list[dict[str, Any]]:
+    """All rows of a query, for looking at what is there."""
+    async with database.transaction() as connection:
+        return await (await connection.execute(query.encode(), params)).fetchall()
+
+
+async def value(database: Database, query: str, params: Any = None) -> Any:
+    """The single value of a query."""
+    (row,) = await rows(database, query, params)
+    (only,) = row.values()
+    return only
+
+
+async def change(database: Database, statement: str, params: Any = None) -> int:
+    """Run a statement that writes; returns how many rows it touched."""
+    async with database.transaction() as connection:
+        return (await connection.execute(statement.encode(), params)).rowcount

@@ -1,0 +1,88 @@
+"""Real PostgreSQL servers for the tests: the packaged 18 and Debian's 15, each started once and thrown away."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from relevo.db.programs import is_root, program_folder
+
+NOBODY = 65534
+DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server that trusts everybody on the loopback."""
+
+    version: int
+    port: int
+    programs: Path
+    data: Path
+
+    def url(self, database: str, user: str = "postgres") -> str:
+        """The connection string of one of its databases."""
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
+
+    def control(self, *arguments: str) -> None:
+        """Run pg_ctl on it."""
+        _run(self.programs / "pg_ctl", "-D", self.data, "-w", *arguments)
+
+    def postmaster(self) -> int:
+        """The process id of the server."""
+        return int((self.data / "postmaster.pid").read_text().split()[0])
+
+
+def programs_of(version: int) -> Path | None:
+    """Where a version's programs are; None where it is not installed."""
+    if version == 15:
+        return DEBIAN_15 if DEBIAN_15.exists() else None
+    return program_folder()
+
+
+@contextmanager
+def running(version: int, programs: Path) -> Iterator[Server]:
+    """A fresh server, stopped and removed at the end of the block."""
+    place = Path(tempfile.mkdtemp(prefix=f"relevo-test-{version}-"))
+    place.chmod(0o755)
+    data = place / "data"
+    data.mkdir(mode=0o700)
+    if is_root():
+        os.chown(data, NOBODY, NOBODY)
+    server = Server(version, _free_port(), programs, data)
+    settings = ("fsync=off", "full_page_writes=off", "listen_addresses=127.0.0.1", "unix_socket_directories=")
+    options = " ".join(f"-c {setting}" for setting in (*settings, f"port={server.port}", "max_connections=150"))
+    try:
+        _run(programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8")
+        server.control("-o", options, "-l", str(data / "server.log"), "start")
+        yield server
+    finally:
+        server.control("-m", "immediate", "stop")
+        shutil.rmtree(place)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _run(*command: object) -> None:
+    subprocess.run(
+        [str(part) for part in command],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        env={"LC_ALL": "C", "PATH": "/usr/bin:/bin"},
+        user=NOBODY if is_root() else None,
+        group=NOBODY if is_root() else None,
+        extra_groups=[] if is_root() else None,
+    )
