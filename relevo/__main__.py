@@ -1,3 +1,5 @@
+"""``python -m relevo``, the same as ``relevo``."""
+
 from relevo.cli import main
 
 main()

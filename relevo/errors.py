@@ -69,6 +69,10 @@ class MissingPrivilege(RelevoError):
     exit_status = 3
 
 
+class DiskFull(RelevoError):
+    """The database has no room left; what was committed stays."""
+
+
 class SchemaChanged(RelevoError):
     """A schema file that was already applied reads differently now."""
 

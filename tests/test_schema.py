@@ -210,9 +210,20 @@ async def test_every_statement_prepares(sampled: Database) -> None:
     """Against the real schema, so that a misspelt column is found here and not at three in the morning."""
     await change(sampled, "ALTER TABLE public.voice_calls ADD outcome text, ADD agent_version text")
     calls = DEFAULT.calls
-    fill: dict[str, sql.Composable] = {
+    derive = statement(
+        "migration",
+        "derive",
+        rule_version=sql.SQL("relevo.current_rules()"),
+        overrides=sql.Identifier("relevo", "overrides"),
         **DEFAULT.fill(),
-        "derive": statement("migration", "derive", **DEFAULT.fill()),
+    )
+    fill: dict[str, sql.Composable] = {
+        "rule_version": sql.SQL("relevo.current_rules()"),
+        "overrides": sql.Identifier("relevo", "overrides"),
+        "type": sql.SQL("text"),
+        "checks": sql.SQL("true"),
+        **DEFAULT.fill(),
+        "derive": derive,
         "calls_table": calls.relation,
         "calls_with_outcome": calls.rows(also=("outcome",)),
         "leaf": calls.relation,

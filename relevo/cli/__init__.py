@@ -34,13 +34,20 @@ for module in (db, sample, move, demo):
 def main(arguments: list[str] | None = None) -> None:
     """The entry point of ``relevo`` and ``python -m relevo``."""
     tokens = sys.argv[1:] if arguments is None else arguments
-    status = _run(tokens)
-    sys.stdout.flush()
+    try:
+        status = _run(tokens)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read us has seen enough; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
     sys.exit(status)
 
 
 def _run(tokens: list[str]) -> int:
     as_json = "--json" in tokens
+    if not _is_text(" ".join(tokens)):
+        return _fail(as_json, "UsageError", "an argument is not UTF-8", "write it as UTF-8", 2)
     try:
         answer = app(tokens)
     except RelevoError as error:
@@ -52,10 +59,6 @@ def _run(tokens: list[str]) -> int:
         return _fail(as_json, type(error).__name__, f"PostgreSQL: {message}", _hint(error), 1)
     except KeyboardInterrupt:
         return _fail(as_json, "Interrupted", "interrupted", "run the command again to go on", INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read us has seen enough; Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     if isinstance(answer, Answer):
         _print(answer, as_json)
         return answer.status
@@ -77,6 +80,15 @@ def _fail(as_json: bool, code: str, message: str, fix: str, status: int) -> int:
         print(json.dumps({"success": False, "error": error}, ensure_ascii=False))
     ERR.print(f"relevo: {message} — {fix}", markup=False, soft_wrap=True)
     return status
+
+
+def _is_text(argument: str) -> bool:
+    """Whether it can be stored and printed; bytes that are no UTF-8 arrive as lone surrogates."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _one_line(error: Exception) -> str:

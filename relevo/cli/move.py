@@ -21,7 +21,7 @@ from relevo.migration import explain as explaining
 from relevo.migration import preflight as preflighting
 from relevo.migration import runner
 from relevo.migration.mapping import DEFAULT
-from relevo.migration.run import DEFAULT_BATCH_SIZE, Options
+from relevo.migration.run import DEFAULT_BATCH_SIZE, LARGEST_BATCH, MoveResult, Options
 from relevo.migration.steps import backup as backing_up
 from relevo.migration.steps import verify as verifying
 
@@ -96,8 +96,10 @@ async def migrate(
     resume
         The interrupted run to go on with.
     """
-    if batch_size < 1:
-        raise UsageError(f"a batch of {batch_size} moves nothing", fix="give --batch-size 1 or more; 100 is usual")
+    if not 1 <= batch_size <= LARGEST_BATCH:
+        raise UsageError(
+            f"there is no batch of {batch_size}", fix=f"give --batch-size 1 to {LARGEST_BATCH}; 100 is usual"
+        )
     options = Options(
         dry_run=dry_run,
         batch_size=batch_size,
@@ -107,22 +109,7 @@ async def migrate(
     )
     async with common.database() as database:
         result = await runner.migrate(database, options, actor=common.actor, reason=common.reason, emit=common.sink())
-    title = "Dry run: nothing was written" if dry_run else f"Run {result.run_id}"
-    table = Table("result", "", title=title, title_justify="left")
-    table.add_row("status", "[green]success[/]" if result.success else "[red]failed, undone[/]")
-    would = "would be " if dry_run else ""
-    for label, count in (
-        (f"configurations {would}migrated", result.migrated_configs),
-        ("configurations already there", result.skipped_configs),
-        (f"configurations {would}set aside", result.quarantined_configs),
-        ("configurations to review", result.review_configs),
-        (f"calls {would}given an outcome", result.updated_calls),
-        (f"businesses {would}given figures", result.metrics_businesses),
-    ):
-        table.add_row(label, f"{count:,}")
-    table.add_row("backup", str(result.backup_id or "none"))
-    table.add_row("duration", f"{result.duration_seconds:.2f} s")
-    return Answer(asdict(result), _with_errors(table, result.errors), 0 if result.success else 1)
+    return Answer(asdict(result), _with_errors(_summary(result), result.errors), 0 if result.success else 1)
 
 
 async def verify(*, tenant_ids: TenantIds = None, common: Common = ORDINARY) -> Answer:
@@ -174,8 +161,8 @@ async def list_backups(*, common: Common = ORDINARY) -> Answer:
             ", ".join(each.tables),
             "all" if each.tenant_ids is None else f"{len(each.tenant_ids):,}",
             "yes" if each.verified_at else "no",
-            each.actor,
-            each.reason,
+            Text(each.actor),
+            Text(each.reason or ""),
         )
     return Answer([asdict(each) for each in found], table if found else "there are no backups yet")
 
@@ -202,6 +189,25 @@ async def create(*, tenant_ids: TenantIds = None, common: Common = ORDINARY) -> 
         {"success": True, "backup_id": made.id, **asdict(made)},
         f"backup {made.id}: {made.rows:,} rows, verified",
     )
+
+
+def _summary(result: MoveResult) -> Table:
+    title = "Dry run: nothing was written" if result.dry_run else f"Run {result.run_id}"
+    table = Table("result", "", title=title, title_justify="left")
+    table.add_row("status", "[green]success[/]" if result.success else "[red]failed, undone[/]")
+    would = "would be " if result.dry_run else ""
+    for label, count in (
+        (f"configurations {would}migrated", result.migrated_configs),
+        ("configurations already there", result.skipped_configs),
+        (f"configurations {would}set aside", result.quarantined_configs),
+        ("configurations to review", result.review_configs),
+        (f"calls {would}given an outcome", result.updated_calls),
+        (f"businesses {would}given figures", result.metrics_businesses),
+    ):
+        table.add_row(label, f"{count:,}")
+    table.add_row("backup", str(result.backup_id or "none"))
+    table.add_row("duration", f"{result.duration_seconds:.2f} s")
+    return table
 
 
 def _tenants(written: str | None) -> tuple[UUID, ...] | None:

@@ -19,12 +19,14 @@ from relevo.errors import (
     ConfigurationError,
     DatabaseRefused,
     DatabaseUnreachable,
+    DiskFull,
     MissingPrivilege,
     Refused,
     RelevoError,
 )
 
 OLDEST_SERVER = 15
+LOCK_TIMEOUT = "2s"
 
 Connection = AsyncConnection[DictRow]
 
@@ -34,13 +36,14 @@ _ALWAYS = """
     SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL IntervalStyle = 'postgres';
     SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; SET LOCAL search_path = '';
     SET LOCAL client_connection_check_interval = '2s';
+    SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0;
 """
 
 
 class Database:
     """A pool of connections to one database. Open it with ``async with``."""
 
-    def __init__(self, url: str, *, size: int = 4) -> None:
+    def __init__(self, url: str, *, size: int = 8) -> None:
         self.url = url
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
@@ -67,12 +70,13 @@ class Database:
 
     @asynccontextmanager
     async def transaction(
-        self, *, read_only: bool = False, snapshot: bool = False, durable: bool = True
+        self, *, read_only: bool = False, snapshot: bool = False, durable: bool = True, patient: bool = False
     ) -> AsyncIterator[Connection]:
         """One transaction, on one connection, committed at the end of the block.
 
         ``snapshot``: every statement sees the same moment. ``durable`` False: the commit does not wait for the
         disk; only for work that a crash may undo as a whole, because a cursor committed with it starts it again.
+        ``patient``: a lock that others hold is waited for but briefly; see relevo.db.patience.
         """
         try:
             async with self._pool.connection() as connection, connection.transaction():
@@ -80,6 +84,7 @@ class Database:
                 opening += "SET TRANSACTION READ ONLY;" if read_only else ""
                 opening += _ALWAYS
                 opening += "" if durable else "SET LOCAL synchronous_commit = off;"
+                opening += f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}';" if patient else ""
                 await connection.execute(opening.encode())
                 yield connection
         except PoolTimeout as error:
@@ -131,6 +136,8 @@ def _named(error: psycopg.Error, place: str) -> RelevoError | None:
         return DatabaseRefused(f"{place} refuses the password or role", fix="check the user and password in the URL")
     if isinstance(error, errors.InvalidCatalogName):
         return DatabaseRefused(f"there is no such database at {place}", fix="check the name at the end of the URL")
+    if isinstance(error, errors.DiskFull):
+        return DiskFull(f"{place}: {first_line}", fix="free space on the database's disk, then run the command again")
     if isinstance(error, errors.InsufficientPrivilege):
         return MissingPrivilege(
             f"the role may not do this at {place}: {first_line}",
@@ -169,12 +176,12 @@ def _server_words(message: str) -> str:
 
 async def every(connection: Connection, query: sql.Composed, params: Mapping[str, Any] | None = None) -> list[DictRow]:
     """All rows of a statement."""
-    return await (await connection.execute(query, params)).fetchall()
+    return await (await connection.execute(query, params or {})).fetchall()
 
 
 async def first(connection: Connection, query: sql.Composed, params: Mapping[str, Any] | None = None) -> DictRow | None:
     """The first row of a statement; None when there is none."""
-    return await (await connection.execute(query, params)).fetchone()
+    return await (await connection.execute(query, params or {})).fetchone()
 
 
 async def one(connection: Connection, query: sql.Composed, params: Mapping[str, Any] | None = None) -> DictRow:

@@ -1,17 +1,21 @@
 """Where the v1 rows are: a table per kind of row, and an expression per logical field.
 
-The default mapping is the specification's names. Everything that reads v1 reads it through ``rows()``, a
-subselect with the logical fields as columns, so that no statement knows what a platform calls its columns.
+The default mapping is the specification's names; ``[source]`` in relevo.toml says where a platform differs.
+Everything that reads v1 reads it through ``rows()``, a subselect with the logical fields as columns, so that no
+statement knows what a platform calls its columns. Expressions see the table as ``v1``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Mapping as Table
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 from psycopg import sql
+
+from relevo.errors import ConfigurationError, nearest
 
 CONFIGURATION_FIELDS: Table[str, str] = MappingProxyType(
     {
@@ -43,6 +47,15 @@ TENANT_FIELDS: Table[str, str] = MappingProxyType({"id": "uuid", "vertical": "te
 
 
 @dataclass(frozen=True, slots=True)
+class Field:
+    """How one logical field is read from the table, and how a value is written back."""
+
+    read: str  # an SQL expression over the columns of v1
+    write: Table[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Column -> SQL expression of ``{value}``; empty where nothing can be written back."""
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """One kind of v1 row: its table and how each logical field is read from it."""
 
@@ -50,8 +63,10 @@ class Source:
     types: Table[str, str]  # logical field -> SQL type
     schema: str
     table: str
-    expressions: Table[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """Logical field -> SQL expression over the table's columns; a field not listed is a column of its own name."""
+    fields: Table[str, Field] = field(default_factory=lambda: MappingProxyType({}))
+    """Logical fields that are not simply a column of the same name."""
+    defaults: Table[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Column -> SQL expression, for columns that v1 requires and Relevo knows nothing of."""
 
     @property
     def name(self) -> str:
@@ -65,15 +80,16 @@ class Source:
 
     def read(self, logical: str) -> sql.Composed:
         """One logical field, as an expression over the table's own columns."""
-        written = self.expressions.get(logical)
-        value = sql.SQL(written) if written else sql.Identifier(logical)
+        mapped = self.fields.get(logical)
+        # Statements go through psycopg's placeholders, where a percent sign is written twice.
+        value = sql.SQL(mapped.read.replace("%", "%%")) if mapped else sql.Identifier("v1", logical)
         return sql.SQL("({})::{}").format(value, sql.SQL(self.types[logical]))
 
     def rows(self, also: Iterable[str] = ()) -> sql.Composed:
         """The table as a subselect with the logical fields as columns, and any of ours named in ``also``."""
         read = [sql.SQL("{} AS {}").format(self.read(name), sql.Identifier(name)) for name in self.types]
-        fields = sql.SQL(", ").join([*read, *map(sql.Identifier, also)])
-        return sql.SQL("(SELECT {} FROM {})").format(fields, self.relation)
+        own = [sql.Identifier("v1", name) for name in also]
+        return sql.SQL("(SELECT {} FROM {} AS v1)").format(sql.SQL(", ").join([*read, *own]), self.relation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +115,60 @@ DEFAULT = SourceMapping(
     calls=Source("calls", CALL_FIELDS, "public", "voice_calls"),
     tenants=Source("tenants", TENANT_FIELDS, "public", "businesses"),
 )
+
+
+def from_settings(tables: Table[str, Any]) -> SourceMapping:
+    """The mapping that ``[source]`` describes, on top of the default.
+
+    Raises ConfigurationError naming the key, and the nearest one that exists.
+    """
+    known = {source.kind: source for source in DEFAULT.sources}
+    _require_known("source", tables, known)
+    return SourceMapping(**{kind: _source(base, tables.get(kind, {})) for kind, base in known.items()})
+
+
+def _source(base: Source, table: Table[str, Any]) -> Source:
+    where = f"source.{base.kind}"
+    _require_known(where, table, ("table", "fields", "defaults"))
+    schema, _, name = _text(f"{where}.table", table.get("table", base.name)).rpartition(".")
+    fields = table.get("fields", {})
+    _require_known(f"{where}.fields", fields, base.types)
+    return replace(
+        base,
+        schema=schema or "public",
+        table=name,
+        fields=MappingProxyType({key: _field(f"{where}.fields.{key}", value) for key, value in fields.items()}),
+        defaults=_texts(f"{where}.defaults", table.get("defaults", {})),
+    )
+
+
+def _field(where: str, value: object) -> Field:
+    if isinstance(value, str):
+        return Field(_text(where, value))
+    _require_known(where, value, ("read", "write"))
+    if not isinstance(value, dict) or "read" not in value:
+        raise ConfigurationError(f"{where} says nothing of how to read it", fix=f'add {where}.read = "an expression"')
+    return Field(_text(f"{where}.read", value["read"]), _texts(f"{where}.write", value.get("write", {})))
+
+
+def _texts(where: str, value: object) -> Table[str, str]:
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{where} is not a table", fix=f'write [{where}] and below it column = "expression"')
+    return MappingProxyType({key: _text(f"{where}.{key}", each) for key, each in value.items()})
+
+
+def _text(where: str, value: object) -> str:
+    if not isinstance(value, str) or not value.strip() or ";" in value:
+        raise ConfigurationError(f"{where} is not an SQL expression: {value!r}", fix="write one expression, in quotes")
+    return value
+
+
+def _require_known(where: str, table: object, known: Iterable[str]) -> None:
+    if not isinstance(table, dict):
+        raise ConfigurationError(f"{where} is not a table", fix=f"write [{where}] and its keys below")
+    names = list(known)
+    for key in table:
+        if key not in names:
+            raise ConfigurationError(
+                f"{where} knows no {key!r}.{nearest(key, names)}", fix=f"one of: {', '.join(names)}"
+            )

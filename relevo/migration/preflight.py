@@ -229,7 +229,7 @@ async def _of_columns(connection: Connection, source: Source) -> list[Finding]:
             f'say where it is in relevo.toml: [source.{source.kind}.fields] {logical} = "…"',
         )
         for logical in source.types
-        if logical not in source.expressions and logical not in columns
+        if logical not in source.fields and logical not in columns
     ]
 
 

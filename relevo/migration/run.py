@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
 from relevo.clock import Clock
 from relevo.db.lease import Lease
-from relevo.db.pool import Connection, Database, first
+from relevo.db.pool import Connection, Database, every
 from relevo.db.statements import statement
 from relevo.events import Sink
 from relevo.migration.mapping import SourceMapping
 
 DEFAULT_BATCH_SIZE = 100
+BackupCalls = Literal["all", "touched"]  # whole rows of calls, or only the columns that the move writes
+LARGEST_BATCH = 100_000  # one transaction, held for as long as it takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +28,12 @@ class Options:
 
     dry_run: bool = False
     batch_size: int = DEFAULT_BATCH_SIZE
+    workers: int = 1
     tenant_ids: tuple[UUID, ...] | None = None  # None: all of them
+    config_ids: tuple[UUID, ...] | None = None  # None: all of the tenants'
     skip_backup: bool = False
+    backup_calls: BackupCalls = "all"
+    overrides: Path | None = None
     resume: UUID | None = None  # None: pick up an open run, else start one
 
 
@@ -42,6 +49,7 @@ class MoveResult:
     quarantined_configs: int = 0
     review_configs: int = 0
     updated_calls: int = 0
+    refused_outcomes: int = 0  # calls whose outcome the platform's own column would not take
     metrics_businesses: int = 0
     backup_id: UUID | None = None
     errors: list[str] = field(default_factory=list)
@@ -56,10 +64,13 @@ class Run:
     id: UUID
     started_at: datetime
     tenant_ids: list[UUID] | None
+    config_ids: list[UUID] | None
     batch_size: int
+    workers: int
     rule_version: int
     backup_id: UUID | None
     skip_backup: bool
+    backup_calls: BackupCalls
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +86,18 @@ class Work:
 
     @property
     def scope(self) -> dict[str, Any]:
-        """The parameters that limit a statement to the run's tenants."""
-        return {"tenant_ids": self.run.tenant_ids}
+        """The parameters that limit a statement to the run's tenants and configurations."""
+        return {"tenant_ids": self.run.tenant_ids, "config_ids": self.run.config_ids}
 
-    async def cursor(self, step: str) -> StepState:
-        """How far the step has come."""
+    async def states(self, step: str) -> list[StepState]:
+        """How far each worker of the step has come; empty before it began."""
         async with self.database.transaction(read_only=True) as connection:
-            row = await first(connection, statement("migration", "step"), {"run_id": self.run.id, "step": step})
-        return StepState(row["cursor"], row["finished_at"] is not None) if row else StepState()
+            rows = await every(connection, statement("migration", "step"), {"run_id": self.run.id, "step": step})
+        return [StepState(row["cursor"], row["finished_at"] is not None) for row in rows]
 
-    async def save(self, connection: Connection, step: str, cursor: dict[str, Any], *, finished: bool = False) -> None:
+    async def save(
+        self, connection: Connection, step: str, cursor: dict[str, Any], *, worker: int = 0, finished: bool = False
+    ) -> None:
         """Store how far the step has come, together with what it wrote; fenced by the lease."""
         await self.lease.hold(connection)
         await connection.execute(
@@ -92,6 +105,7 @@ class Work:
             {
                 "run_id": self.run.id,
                 "step": step,
+                "worker": worker,
                 "cursor": Jsonb(cursor),
                 "finished": finished,
                 "now": self.clock(),

@@ -27,6 +27,7 @@ class Rhythm(NamedTuple):
     hours: tuple[float, ...]
 
     def at(self, local: datetime) -> float:
+        """The factor at a local time; 1 is an average hour."""
         return self.days[local.weekday()] * self.hours[local.hour]
 
 

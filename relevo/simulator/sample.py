@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from psycopg import AsyncConnection
+from psycopg.rows import scalar_row
 from psycopg.sql import SQL, Identifier
 
 from relevo.errors import Refused
@@ -33,6 +34,7 @@ class Table:
 
     @property
     def identifier(self) -> Identifier:
+        """The table, quoted."""
         return Identifier("public", self.name)
 
 
@@ -100,11 +102,12 @@ async def _refuse_existing_rows(connection: Connection) -> None:
 
 async def _has_rows(connection: Connection, table: Table) -> bool:
     """False also where the table does not exist."""
-    found = await connection.execute("SELECT to_regclass(%s) IS NOT NULL", [f"public.{table.name}"])
-    if await found.fetchone() != (True,):
-        return False
-    found = await connection.execute(SQL("SELECT EXISTS (SELECT FROM {})").format(table.identifier))
-    return await found.fetchone() == (True,)
+    async with connection.cursor(row_factory=scalar_row) as cursor:  # whatever rows the connection gives
+        await cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [f"public.{table.name}"])
+        if not await cursor.fetchone():
+            return False
+        await cursor.execute(SQL("SELECT EXISTS (SELECT FROM {})").format(table.identifier))
+        return bool(await cursor.fetchone())
 
 
 async def _copy(connection: Connection, table: Table, rows: Iterable[Row], total: int, emit: Sink) -> int:

@@ -179,6 +179,7 @@ class World:
 
     @property
     def configuration_count(self) -> int:
+        """How many configurations there are, the spare and the lost ones included."""
         return self.tenants + self.tenants // SPARE_EVERY + len(self.faults.lost_configurations)
 
     def tenants_in_order(self) -> Iterator[Tenant]:

@@ -147,8 +147,9 @@ SELECT of_version, w.vertical, w.empty_prompt_capability, w.keywords,
        coalesce(t.types, '{}'), coalesce(t.masks, '{}'), coalesce(t.and_masks, '{}'), coalesce(h.headings, '{}')
 FROM words w
 CROSS JOIN LATERAL (
-    SELECT array_agg(decoy ORDER BY char_length(decoy) DESC, decoy) AS decoys,
-           array_agg(relevo.keyword_mask(ARRAY[keyword], w.keywords) ORDER BY char_length(decoy) DESC, decoy) AS masks
+    SELECT array_agg(decoy ORDER BY char_length(decoy) DESC, decoy COLLATE "C") AS decoys,
+           array_agg(relevo.keyword_mask(ARRAY[keyword], w.keywords)
+                     ORDER BY char_length(decoy) DESC, decoy COLLATE "C") AS masks
     FROM relevo.rule_keywords, unnest(rule_keywords.decoys) AS decoy
     WHERE version = of_version AND vertical IN (w.vertical, '*')) AS d
 CROSS JOIN LATERAL (

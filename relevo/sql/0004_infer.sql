@@ -19,12 +19,14 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN E' \t\n\x0B\f\r\u00A0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200A\u2028\u2029\u202F\u205F\u3000\uFEFF';
 
 -- Lower case without accents. The accents of written Spanish are replaced one by one, for normalising a
--- whole prompt costs five times as much; whatever else there is takes the long way. Only marks that stand
--- as code points of their own change the length: see relevo.unfolded_place.
+-- whole prompt costs five times as much; whatever other letters there are take the long way. Only marks that
+-- stand as code points of their own change the length: see relevo.unfolded_place. That is why each letter is
+-- normalised by itself: normalising all would also join and part what is written in other scripts.
 CREATE FUNCTION relevo.fold(prompt text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = '' AS $$
 DECLARE
-    folded text := lower(prompt COLLATE "C");
+    folded text COLLATE "C" := lower(prompt COLLATE "C");
+    letter text COLLATE "C";
 BEGIN
     IF octet_length(folded) = char_length(folded) THEN
         RETURN folded;
@@ -32,11 +34,15 @@ BEGIN
     folded := replace(replace(replace(replace(replace(replace(replace(
         folded, 'á', 'a'), 'é', 'e'), 'í', 'i'), 'ó', 'o'), 'ú', 'u'), 'ñ', 'n'), 'ü', 'u');
     IF octet_length(folded) = char_length(folded)
-       OR folded !~ '[\u00C0-\u024F\u0300-\u036F\u1E00-\u1EFF\u212A\u212B]' COLLATE "C" THEN
+       OR folded !~ '[\u00C0-\u024F\u0300-\u036F\u1E00-\u1EFF\u212A\u212B]' THEN
         RETURN folded;
     END IF;
-    folded := regexp_replace(normalize(folded, NFD) COLLATE "C", '[\u0300-\u036F]+', '', 'g');
-    RETURN lower(normalize(folded, NFC) COLLATE "C");
+    folded := regexp_replace(folded, '[\u0300-\u036F]+', '', 'g');
+    FOR letter IN SELECT DISTINCT met[1]
+                  FROM regexp_matches(folded, '[\u00C0-\u024F\u1E00-\u1EFF\u212A\u212B]', 'g') AS met LOOP
+        folded := replace(folded, letter, left(normalize(letter, NFD), 1));
+    END LOOP;
+    RETURN lower(folded);
 END $$;
 
 -- Where a place in the folded prompt lies in the prompt as written, when marks of their own were left out.
@@ -90,6 +96,7 @@ DECLARE
     places  integer[];
     keyword text;
     place   integer;
+    before  text COLLATE "C";  -- the character before a keyword
     bit     bigint := 1;
 BEGIN
     present := 0;
@@ -104,16 +111,17 @@ BEGIN
     END LOOP;
     FOR i IN 1 .. cardinality(decoys) LOOP
         IF present & decoy_masks[i] <> 0 AND strpos(literal COLLATE "C", decoys[i]) > 0 THEN
-            literal := regexp_replace(literal COLLATE "C", '(^|[^0-z])' || decoys[i],
+            literal := regexp_replace(literal COLLATE "C", '(^|[^0-9a-z])' || decoys[i],
                                       '\1' || repeat(' ', char_length(decoys[i])), 'g');
         END IF;
     END LOOP;
     FOR i IN 1 .. cardinality(keywords) LOOP
         CONTINUE WHEN places[i] = 0;
         place := strpos(literal COLLATE "C", keywords[i]);
-        IF place > 1 AND substr(literal, place - 1, 1) COLLATE "C" BETWEEN '0' AND 'z' THEN
+        before := CASE WHEN place > 1 THEN substr(literal, place - 1, 1) ELSE '' END;
+        IF before BETWEEN '0' AND '9' OR before BETWEEN 'a' AND 'z' THEN
             -- Inside a word; one that begins a word may follow.
-            place := regexp_instr(literal COLLATE "C", '[^0-z]' || keywords[i]);
+            place := regexp_instr(literal COLLATE "C", '[^0-9a-z]' || keywords[i]);
             place := place + (place > 0)::integer;
         END IF;
         IF place > 0 THEN
@@ -152,8 +160,8 @@ DECLARE
     types              text[];
     type_masks         bigint[];
     type_and_masks     bigint[];
-    said    text := coalesce(prompt, '');
-    folded  text := relevo.fold(said);
+    said    text COLLATE "C" := coalesce(prompt, '');  -- whatever the collation of the column it comes from
+    folded  text COLLATE "C" := relevo.fold(said);
     result  relevo.inference;
     present bigint;
     meant   bigint;
@@ -213,27 +221,53 @@ BEGIN
     RETURN result;
 END $$;
 
--- Why a person should look at what was inferred, before it goes live.
-CREATE FUNCTION relevo.review_reasons(inferred relevo.inference) RETURNS text[]
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN array_remove(ARRAY[CASE WHEN (inferred).low_confidence THEN 'low_confidence' END,
-                          CASE WHEN (inferred).truncated THEN 'truncated' END], NULL);
+-- What v1 wrote where nobody wrote anything of their own. {business} stands for the business's name.
+CREATE TABLE relevo.platform_defaults (
+    field    text NOT NULL CHECK (field IN ('assistant_name', 'first_message')),
+    template text NOT NULL,
+    PRIMARY KEY (field, template)
+);
+INSERT INTO relevo.platform_defaults (field, template) VALUES
+    ('assistant_name', 'Asistente de {business}'),
+    ('first_message', '¡Gracias por llamar a {business}! ¿En qué puedo ayudarle?');
+
+CREATE FUNCTION relevo.is_customised(of_field text, written text, business text) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN btrim(coalesce(written, ''), relevo.white_space()) <> '' AND NOT EXISTS (
+    SELECT FROM relevo.platform_defaults d
+    WHERE d.field = of_field AND written = replace(d.template, '{business}', coalesce(business, '')));
+
+-- Why a person should look at a configuration before it goes live: what was inferred without certainty or cut, unless
+-- somebody has decided it since (``overridden``), and what v2 derives anew though somebody had written it.
+CREATE FUNCTION relevo.review_reasons(inferred relevo.inference, overridden text[],
+                                      assistant_name text, first_message text, business text) RETURNS text[]
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN array_remove(ARRAY[
+    CASE WHEN (inferred).low_confidence AND overridden IS NULL THEN 'low_confidence' END,
+    CASE WHEN (inferred).truncated AND NOT 'special_instructions' = ANY (coalesce(overridden, '{}')) THEN 'truncated' END,
+    CASE WHEN relevo.is_customised('assistant_name', assistant_name, business) THEN 'customised_name' END,
+    CASE WHEN relevo.is_customised('first_message', first_message, business) THEN 'customised_greeting' END
+], NULL);
 
 -- Whether a line is a heading, and of what: '' is no heading, '?' one that no rule knows.
 -- A heading is a Markdown heading, a line of capitals, or a short line that ends with a colon.
 CREATE FUNCTION relevo.heading_of(line text, rule_version integer) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
-RETURN CASE
-    WHEN char_length(line) > 80 OR line COLLATE "C" !~ '[A-Za-zÁÉÍÓÚÑÜáéíóúñü]' THEN ''
-    WHEN line COLLATE "C" ~ '^\s*#' OR line COLLATE "C" ~ ':\s*$' OR line COLLATE "C" !~ '[a-záéíóúñü]' THEN
-        coalesce((SELECT r.carried_by FROM relevo.rule_headings r
-                  WHERE r.version = rule_version AND strpos(relevo.fold(line) COLLATE "C", r.heading) > 0
-                  ORDER BY char_length(r.heading) DESC, r.ordinal LIMIT 1), '?')
-    ELSE ''
-END;
+RETURN (
+    SELECT CASE
+        WHEN char_length(said) > 80 OR said !~ '[A-Za-zÁÉÍÓÚÑÜáéíóúñü]' THEN ''
+        WHEN said ~ '^#' OR said ~ ':$' OR said !~ '[a-záéíóúñü]' THEN
+            coalesce((SELECT r.carried_by FROM relevo.rule_headings r
+                      WHERE r.version = rule_version AND relevo.fold(said) ~ ('(^|[^0-9a-z])' || r.heading)
+                      ORDER BY char_length(r.heading) DESC, r.ordinal LIMIT 1), '?')
+        ELSE ''
+    END
+    FROM (VALUES (btrim(line, relevo.white_space()) COLLATE "C")) AS trimmed(said)
+);
 
 -- The passages of a part of a prompt that stand below no heading the rules know, as [{place, text}]. ``starts``
--- is where the part begins in the prompt.
+-- is where the part begins in the prompt. Instructions in such a part are a second section of them: only one is
+-- carried, so they are listed, unless nothing stands below their heading.
 CREATE FUNCTION relevo.unheaded(part text, starts integer, rule_version integer) RETURNS jsonb
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN (
@@ -246,7 +280,11 @@ RETURN (
         SELECT *, count(*) FILTER (WHERE heading <> '') OVER (ORDER BY number) AS section FROM lines
     ), passages AS (
         SELECT min(place) AS place, string_agg(line, E'\n' ORDER BY number) AS passage
-        FROM sections GROUP BY section HAVING max(heading) IN ('', '?')
+        FROM sections GROUP BY section
+        HAVING max(heading) IN ('', '?')
+            OR max(heading) = 'special_instructions'
+           AND btrim(relevo.fold(string_agg(line, E'\n' ORDER BY number)), '#*_:' || relevo.white_space()) <> ALL (
+                   SELECT r.heading FROM relevo.rule_headings r WHERE r.version = rule_version)
     )
     SELECT coalesce(jsonb_agg(jsonb_build_object(
                'place', place + char_length(passage) - char_length(ltrim(passage, relevo.white_space())),
@@ -261,18 +299,20 @@ LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = '' AS $$
 DECLARE
     place  integer := (inferred).provenance #>> '{special_instructions,place}';
     until  integer := (inferred).provenance #>> '{special_instructions,until}';
+    below  integer := place + char_length((inferred).provenance #>> '{special_instructions,heading}');
     carved text;
+    cut    integer;  -- where in ``carved`` the instructions were cut off
 BEGIN
-    IF coalesce(prompt, '') = '' THEN
+    IF coalesce(prompt, '') COLLATE "C" = '' THEN
         RETURN '[]';
     ELSIF place IS NULL THEN
         RETURN relevo.unheaded(prompt, 1, rule_version);
     END IF;
-    carved := rtrim(substr(prompt, place, until - place), relevo.white_space());
-    RETURN relevo.unheaded(left(prompt, place - 1), 1, rule_version)
-        || CASE WHEN (inferred).truncated THEN jsonb_build_array(jsonb_build_object(
-               'place', place + strpos(carved, (inferred).special_instructions) - 1 + 1000,
-               'text', substr(carved, strpos(carved, (inferred).special_instructions) + 1000)))
-           ELSE '[]' END
+    carved := rtrim(substr(prompt, below, until - below), relevo.white_space());
+    cut := strpos(carved COLLATE "C", (inferred).special_instructions) + 1000;
+    RETURN relevo.unheaded(rtrim(left(prompt, place - 1), '#*_' || relevo.white_space()), 1, rule_version)
+        || CASE WHEN (inferred).truncated
+                THEN jsonb_build_array(jsonb_build_object('place', below + cut - 1, 'text', substr(carved, cut)))
+                ELSE '[]' END
         || relevo.unheaded(substr(prompt, until), until, rule_version);
 END $$;

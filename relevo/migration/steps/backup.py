@@ -17,7 +17,7 @@ from relevo.db.pool import Connection, Database, every, one
 from relevo.db.statements import statement
 from relevo.errors import MoveFailed
 from relevo.migration.mapping import SourceMapping
-from relevo.migration.run import Work, audit
+from relevo.migration.run import BackupCalls, Work, audit
 
 _SCHEMA = "relevo_backup"
 _PAGES_AT_ONCE = 4096  # 32 MB: a progress report every few hundred milliseconds
@@ -30,6 +30,7 @@ class Target:
     schema: str
     table: str
     of_tenants: sql.Composable  # a condition with %(tenant_ids)s
+    only: tuple[str, ...] | None = None  # columns; None: all of them
 
     @property
     def name(self) -> str:
@@ -69,6 +70,7 @@ async def run(work: Work, *, actor: str, reason: str | None) -> UUID:
         work.database,
         work.mapping,
         tenant_ids=work.run.tenant_ids,
+        calls=work.run.backup_calls,
         clock=work.clock,
         emit=work.emit,
         actor=actor,
@@ -87,6 +89,7 @@ async def create(
     mapping: SourceMapping,
     *,
     tenant_ids: Sequence[UUID] | None,
+    calls: BackupCalls = "all",
     clock: Clock,
     emit: events.Sink,
     actor: str,
@@ -100,7 +103,7 @@ async def create(
     contents: dict[str, dict[str, Any]] = {}
     scope = {"tenant_ids": list(tenant_ids) if tenant_ids is not None else None}
     async with database.transaction(snapshot=True) as connection:
-        for target in _targets(mapping):
+        for target in _targets(mapping, await _columns_of_calls(connection, mapping, calls)):
             contents[target.name] = await _copy(connection, target, backup_id, scope, emit)
         await connection.execute(
             statement("backup", "record"),
@@ -126,19 +129,28 @@ async def listed(database: Database) -> list[Backup]:
         return [Backup(**row) for row in await every(connection, statement("backup", "list"))]
 
 
-def _targets(mapping: SourceMapping) -> list[Target]:
+async def _columns_of_calls(
+    connection: Connection, mapping: SourceMapping, calls: BackupCalls
+) -> tuple[str, ...] | None:
+    """The columns of calls to copy: all of them, or the key and what the move writes, where there is a key."""
+    if calls == "all":
+        return None
+    where = {"schema": mapping.calls.schema, "table": mapping.calls.table}
+    row = await one(connection, statement("backup", "touched_columns"), where)
+    return tuple(row["names"]) if row["has_key"] else None
+
+
+def _targets(mapping: SourceMapping, columns_of_calls: tuple[str, ...] | None) -> list[Target]:
     by_business = sql.SQL("%(tenant_ids)s::uuid[] IS NULL OR {} = ANY (%(tenant_ids)s::uuid[])")
     of_v2 = by_business.format(sql.Identifier("business_id"))
     of_origins = sql.SQL(
         "%(tenant_ids)s::uuid[] IS NULL OR config_id IN (SELECT v.id FROM public.voice_assistant_configs v"
         " WHERE v.business_id = ANY (%(tenant_ids)s::uuid[]))"
     )
-    v1 = [
-        Target(source.schema, source.table, by_business.format(source.read("business_id")))
-        for source in (mapping.configurations, mapping.calls)
-    ]
+    configurations, calls = mapping.configurations, mapping.calls
     return [
-        *v1,
+        Target(configurations.schema, configurations.table, by_business.format(configurations.read("business_id"))),
+        Target(calls.schema, calls.table, by_business.format(calls.read("business_id")), columns_of_calls),
         Target("public", "voice_assistant_configs", of_v2),
         Target("public", "voice_assistant_metrics", of_v2),
         Target("relevo", "config_origins", of_origins),
@@ -149,8 +161,13 @@ async def _copy(
     connection: Connection, target: Target, backup_id: UUID, scope: dict[str, Any], emit: events.Sink
 ) -> dict[str, Any]:
     """Copy one table page range by page range; returns what is recorded of it."""
-    row = await one(connection, statement("backup", "columns"), {"schema": target.schema, "table": target.table})
-    columns = sql.SQL(", ").join(map(sql.Identifier, row["names"]))
+    names = (
+        target.only
+        or (await one(connection, statement("backup", "columns"), {"schema": target.schema, "table": target.table}))[
+            "names"
+        ]
+    )
+    columns = sql.SQL(", ").join(map(sql.Identifier, names))
     copy_name = f"{target.table[:40]}_{backup_id.hex[:12]}"
     copy = sql.Identifier(_SCHEMA, copy_name)
     fill: dict[str, sql.Composable] = {"copy": copy, "columns": columns, "relation": target.relation}
@@ -175,7 +192,7 @@ async def _copy(
         statement("backup", "checksum", columns=columns, relation=target.relation, scope=target.of_tenants),
         scope,
     )
-    return {"copy": f"{_SCHEMA}.{copy_name}", "columns": row["names"], **sums}
+    return {"copy": f"{_SCHEMA}.{copy_name}", "columns": list(names), **sums}
 
 
 async def _read_back(database: Database, backup_id: UUID, contents: dict[str, dict[str, Any]], clock: Clock) -> None:

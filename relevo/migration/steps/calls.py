@@ -2,39 +2,65 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 from psycopg import errors, sql
 
 from relevo import events
+from relevo.db.patience import patiently
 from relevo.db.pool import Connection, every, one
 from relevo.db.statements import statement
-from relevo.errors import Refused
+from relevo.migration.mapping import Source
+from relevo.migration.outcomes import Outcomes
 from relevo.migration.run import Work
+from relevo.migration.throttle import Throttle
 
 STEP = "calls"
 METRICS_WINDOW = timedelta(days=30)
-_PAGES_AT_ONCE = 512  # some 30,000 calls
-_LOCK_TRIES = 8
+_FIRST_PAGES = 64
+_MOST_PAGES = 16_384  # 128 MB
+_BATCH_TAKES_S = 0.4  # long enough to be efficient, short enough that nobody notices
 
 
-async def run(work: Work) -> dict[str, int]:
-    """Returns ``updated_calls`` and ``metrics_businesses`` of the whole run."""
-    state = await work.cursor(STEP)
-    counts: dict[str, Any] = {
-        "leaf": 0,
-        "page": 0,
-        "updated_calls": 0,
-        "metrics_businesses": 0,
-        **state.cursor,
-    }
-    if not state.finished:
-        await _add_columns(work)
-        await _set_outcomes(work, counts)
-        await _compute_metrics(work, counts)
-    return {name: counts[name] for name in ("updated_calls", "metrics_businesses")}
+@dataclass(slots=True)
+class Progress:
+    """How far the step has come: which physical table, which page of it; and what it has written."""
+
+    leaf: int = 0
+    page: int = 0
+    updated_calls: int = 0
+    refused_outcomes: int = 0
+    metrics_businesses: int = 0
+
+
+def next_size(pages: int, took_s: float) -> int:
+    """How many pages the next batch should have, for it to take about as long as it should; at most twice as many."""
+    wanted = int(pages * _BATCH_TAKES_S / max(took_s, 0.001))
+    return max(1, min(wanted, pages * 2, _MOST_PAGES))
+
+
+async def run(work: Work) -> Progress:
+    """Returns what the whole run has written."""
+    (state,) = await work.states(STEP) or (None,)
+    progress = Progress(**state.cursor) if state else Progress()
+    if state and state.finished:
+        return progress
+    await _add_columns(work)
+    outcomes = await Outcomes.of(work)
+    progress.refused_outcomes = outcomes.refused_calls
+    await _set_outcomes(work, outcomes, progress)
+    await _compute_metrics(work, progress)
+    return progress
+
+
+async def leaves(connection: Connection, source: Source) -> list[dict[str, Any]]:
+    """The physical tables behind a source: schema, table, pages."""
+    return await every(connection, statement("migration", "leaves"), {"schema": source.schema, "table": source.table})
 
 
 async def _add_columns(work: Work) -> None:
@@ -46,89 +72,82 @@ async def _add_columns(work: Work) -> None:
         )
     if present["outcome"] and present["agent_version"]:
         return
-    for attempt in range(_LOCK_TRIES):
-        try:
-            async with work.database.transaction() as connection:
+    async for attempt in patiently(work.emit, f"{calls.name} is locked by others"):
+        with attempt:
+            async with work.database.transaction(patient=True) as connection:
                 await work.lease.hold(connection)
-                await connection.execute("SET LOCAL lock_timeout = '1s'")
                 await connection.execute(statement("migration", "add_call_columns", calls_table=calls.relation))
-                return
-        except errors.LockNotAvailable:
-            work.emit(events.Note(f"{calls.name} is locked by others; trying again", warning=True))
-            await asyncio.sleep(0.2 * 2**attempt)
-    raise Refused(
-        f"{calls.name} stayed locked by others, so its columns could not be added",
-        fix="end the long transaction that holds it, then run relevo migrate again: it goes on from here",
-    )
 
 
-async def _set_outcomes(work: Work, counts: dict[str, Any]) -> None:
+async def _set_outcomes(work: Work, outcomes: Outcomes, progress: Progress) -> None:
     """Walk the table page by page; rows that moved or arrived meanwhile are caught by a second walk."""
-    calls = work.mapping.calls
     async with work.database.transaction(read_only=True) as connection:
-        leaves = await every(
-            connection, statement("migration", "leaves"), {"schema": calls.schema, "table": calls.table}
-        )
-    total = sum(leaf["pages"] for leaf in leaves)
-    for number, leaf in enumerate(leaves):
-        if number < counts["leaf"]:
+        tables = await leaves(connection, work.mapping.calls)
+    total = sum(table["pages"] for table in tables)
+    throttle = Throttle(work.database, work.emit)
+    pages = _FIRST_PAGES
+    for number, table in enumerate(tables):
+        if number < progress.leaf:
             continue
-        relation = sql.Identifier(leaf["schema"], leaf["table"])
-        while counts["page"] < leaf["pages"]:
-            await _outcome_batch(work, relation, counts)
-            passed = sum(each["pages"] for each in leaves[:number]) + counts["page"]
-            work.emit(events.Progress(min(passed, total), total, "pages of calls"))
-        counts["leaf"], counts["page"] = number + 1, 0
-    if await _remaining(work):
-        await _sweep(work, [sql.Identifier(leaf["schema"], leaf["table"]) for leaf in leaves], counts)
+        leaf = sql.Identifier(table["schema"], table["table"])
+        before = sum(each["pages"] for each in tables[:number])
+        while progress.page < table["pages"]:
+            await throttle.yield_to_others()
+            began_s = time.monotonic()
+            await _batch(work, outcomes, leaf, progress, pages)
+            pages = next_size(pages, time.monotonic() - began_s)
+            work.emit(events.Progress(min(before + progress.page, total), total, "pages of calls"))
+        progress.leaf, progress.page = number + 1, 0
+    if await outcomes.remaining(work):
+        await _sweep(work, outcomes, tables, progress)
 
 
-async def _outcome_batch(work: Work, leaf: sql.Identifier, counts: dict[str, Any]) -> None:
-    reach = {"from": f"({counts['page']},0)", "to": f"({counts['page'] + _PAGES_AT_ONCE},0)"}
-    async with work.database.transaction(durable=False) as connection:
-        counts["updated_calls"] += await _update(connection, work, leaf, reach)
-        counts["page"] += _PAGES_AT_ONCE
-        await work.save(connection, STEP, counts)
+async def _batch(work: Work, outcomes: Outcomes, leaf: sql.Identifier, progress: Progress, pages: int) -> None:
+    async for attempt in patiently(work.emit, "calls are locked by others"):
+        with attempt:
+            async with work.database.transaction(durable=False, patient=True) as connection:
+                done, refused = await _update(connection, work, outcomes, leaf, progress.page, pages)
+                after = Progress(**asdict(progress))
+                after.updated_calls += done
+                after.refused_outcomes += refused
+                after.page += pages
+                await work.save(connection, STEP, asdict(after))
+            progress.updated_calls, progress.refused_outcomes = after.updated_calls, after.refused_outcomes
+            progress.page = after.page
 
 
-async def _sweep(work: Work, leaves: list[sql.Identifier], counts: dict[str, Any]) -> None:
-    whole = {"from": "(0,0)", "to": "(4294967294,0)"}
-    for leaf in leaves:
-        async with work.database.transaction(durable=False) as connection:
-            counts["updated_calls"] += await _update(connection, work, leaf, whole)
-            await work.save(connection, STEP, counts)
+async def _sweep(work: Work, outcomes: Outcomes, tables: Sequence[dict[str, Any]], progress: Progress) -> None:
+    for table in tables:
+        leaf = sql.Identifier(table["schema"], table["table"])
+        progress.page = 0
+        while progress.page < table["pages"] * 2 + _FIRST_PAGES:
+            await _batch(work, outcomes, leaf, progress, _MOST_PAGES)
 
 
-async def _update(connection: Connection, work: Work, leaf: sql.Identifier, reach: dict[str, str]) -> int:
-    calls = work.mapping.calls
-    query = statement(
-        "migration",
-        "outcome_batch",
-        leaf=leaf,
-        status=calls.read("status"),
-        business_id=calls.read("business_id"),
-        id=calls.read("id"),
-    )
-    return int((await one(connection, query, {**work.scope, **reach, "run_id": work.run.id}))["updated"])
+async def _update(
+    connection: Connection, work: Work, outcomes: Outcomes, leaf: sql.Identifier, page: int, pages: int
+) -> tuple[int, int]:
+    """Give outcomes to the calls of some pages; returns how many, and how many the table itself refused."""
+    reach = {"from": f"({page},0)", "to": f"({page + pages},0)"}
+    try:
+        async with connection.transaction():
+            row = await one(
+                connection, outcomes.batch(leaf), {**work.scope, **reach, **outcomes.taken, "run_id": work.run.id}
+            )
+            return int(row["updated"]), 0
+    except (psycopg.IntegrityError, psycopg.DataError, errors.RaiseException):
+        if pages == 1:
+            return 0, 1  # a page with a call that its table will not let change: left as it is, and told
+    first = await _update(connection, work, outcomes, leaf, page, pages // 2)
+    rest = await _update(connection, work, outcomes, leaf, page + pages // 2, pages - pages // 2)
+    return first[0] + rest[0], first[1] + rest[1]
 
 
-async def _remaining(work: Work) -> int:
-    calls = work.mapping.calls
-    query = statement(
-        "migration",
-        "calls_without_outcome",
-        calls_table=calls.relation,
-        business_id=calls.read("business_id"),
-    )
-    async with work.database.transaction(read_only=True) as connection:
-        return int((await one(connection, query, work.scope))["many"])
-
-
-async def _compute_metrics(work: Work, counts: dict[str, Any]) -> None:
+async def _compute_metrics(work: Work, progress: Progress) -> None:
     calls = work.mapping.calls
     query = statement("migration", "metrics", calls_with_outcome=calls.rows(also=("outcome",)))
     window = {"period_start": work.run.started_at - METRICS_WINDOW, "period_end": work.run.started_at}
     async with work.database.transaction() as connection:
         done = await one(connection, query, {**work.scope, **window, "run_id": work.run.id})
-        counts["metrics_businesses"] += done["inserted"]
-        await work.save(connection, STEP, counts, finished=True)
+        progress.metrics_businesses += done["inserted"]
+        await work.save(connection, STEP, asdict(progress), finished=True)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from psycopg import sql
+
 from relevo import events
 from relevo.db.pool import Connection, Database, every, one
 from relevo.db.statements import statement
@@ -15,6 +17,11 @@ from relevo.migration.steps.copy import derive_from_batch
 
 _ROWS_AT_ONCE = 2_000
 _ERRORS_LISTED = 1_000
+
+# The rules that made the v2 row; those in force where there is no such row.
+_AS_MADE = sql.SQL(
+    "coalesce((SELECT o.rule_version FROM relevo.config_origins o WHERE o.config_id = c.id), relevo.current_rules())"
+)
 
 
 @dataclass(slots=True)
@@ -46,12 +53,16 @@ async def run(
     mapping: SourceMapping,
     *,
     tenant_ids: Sequence[UUID] | None,
+    config_ids: Sequence[UUID] | None = None,
     emit: events.Sink = events.silent,
     metrics: bool = False,
 ) -> Verdict:
     """Compare everything in scope, as of one moment. ``metrics``: each business with calls must have figures."""
     verdict = Verdict()
-    scope = {"tenant_ids": list(tenant_ids) if tenant_ids is not None else None}
+    scope = {
+        "tenant_ids": list(tenant_ids) if tenant_ids is not None else None,
+        "config_ids": list(config_ids) if config_ids is not None else None,
+    }
     async with database.transaction(read_only=True, snapshot=True) as connection:
         total = await one(connection, statement("migration", "count_configurations", **mapping.fill()), scope)
         await _compare(connection, mapping, scope, verdict, total["total"], emit)
@@ -69,7 +80,7 @@ async def _compare(
     total: int,
     emit: events.Sink,
 ) -> None:
-    query = statement("migration", "expected_batch", derive=derive_from_batch(mapping), **mapping.fill())
+    query = statement("migration", "expected_batch", derive=derive_from_batch(mapping, _AS_MADE), **mapping.fill())
     after: str | None = None
     while True:
         batch = await one(connection, query, {**scope, "after": after, "batch_size": _ROWS_AT_ONCE})

@@ -11,14 +11,14 @@ CREATE TABLE {copy} AS SELECT {columns} FROM {relation} WITH NO DATA
 ALTER TABLE {copy} ENABLE ROW LEVEL SECURITY
 
 -- fill_copy --
-INSERT INTO {copy} ({columns}) SELECT {columns} FROM ONLY {leaf}
-WHERE ctid >= %(from)s::tid AND ctid < %(to)s::tid AND ({scope})
+INSERT INTO {copy} ({columns}) SELECT {columns} FROM ONLY {leaf} AS v1
+WHERE v1.ctid >= %(from)s::tid AND v1.ctid < %(to)s::tid AND ({scope})
 
 -- checksum --
 -- Rows and a checksum that does not depend on their order. The session's ways of writing values are pinned by
 -- the transaction.
 SELECT count(*) AS rows, coalesce(sum(hashtextextended(r::text, 0)), 0)::text AS checksum
-FROM (SELECT {columns} FROM {relation} WHERE ({scope})) AS r
+FROM (SELECT {columns} FROM {relation} AS v1 WHERE ({scope})) AS r
 
 -- record --
 INSERT INTO public.migration_backups (id, created_at, tables, contents, tenant_ids, actor, reason)
@@ -30,3 +30,15 @@ UPDATE public.migration_backups SET verified_at = %(now)s WHERE id = %(id)s
 -- list --
 SELECT id, created_at, tables, contents, tenant_ids, actor, reason, verified_at
 FROM public.migration_backups ORDER BY created_at DESC, id
+
+-- touched_columns --
+-- The key of a table of calls, and the columns that the move writes, as far as they are there.
+SELECT coalesce(array_agg(a.attname::text ORDER BY a.attnum), ARRAY[]::text[]) AS names,
+       coalesce(bool_or(a.attnum = ANY (key.attnums)), false) AS has_key
+FROM pg_catalog.pg_attribute a
+LEFT JOIN LATERAL (
+    SELECT i.indkey::int2[] AS attnums FROM pg_catalog.pg_index i WHERE i.indrelid = a.attrelid AND i.indisprimary
+) AS key ON true
+WHERE a.attrelid = to_regclass(format('%%I.%%I', %(schema)s::text, %(table)s::text))
+  AND NOT a.attisdropped AND a.attnum > 0
+  AND (a.attname IN ('outcome', 'agent_version') OR a.attnum = ANY (key.attnums))

@@ -1,8 +1,8 @@
 -- Statements of the move. {configurations}, {calls} and {tenants} are v1 through the source mapping.
 
 -- derive --
--- What v2 should hold for each v1 configuration in scope, or why it cannot hold it. This is the only place
--- where a row of v1 becomes a row of v2; the copy, verification and the dry run select from it.
+-- What v2 should hold for each v1 configuration, or why it cannot hold it. This is the only place where a row of
+-- v1 becomes a row of v2; the copy, verification, the dry run and the review select from it.
 SELECT c.id, c.business_id, c.vapi_assistant_id, c.phone_number_id,
        coalesce(nullif(c.voice_id, ''), 'elevenlabs-maria') AS voice_id,
        1.0 AS voice_speed,
@@ -11,15 +11,28 @@ SELECT c.id, c.business_id, c.vapi_assistant_id, c.phone_number_id,
        c.is_active, c.created_at, c.updated_at,
        true AS migrated_from_v1,
        encode(sha256(convert_to(coalesce(c.system_prompt, ''), 'UTF8')), 'hex') AS original_prompt_hash,
-       c.system_prompt AS prompt,
-       c.assistant_name, c.first_message,
+       CASE WHEN 'assistant_type_id' = ANY (w.fields) THEN w.assistant_type_id ELSE i.assistant_type_id
+       END AS assistant_type_id,
+       CASE WHEN 'enabled_capabilities' = ANY (w.fields) THEN w.enabled_capabilities ELSE i.enabled_capabilities
+       END AS enabled_capabilities,
+       CASE WHEN 'special_instructions' = ANY (w.fields) THEN w.special_instructions ELSE i.special_instructions
+       END AS special_instructions,
+       CASE WHEN w.fields IS NULL THEN i.provenance
+            ELSE i.provenance || jsonb_build_object('overridden', w.fields) END AS provenance,
+       CASE WHEN d.defect IS NULL
+            THEN relevo.review_reasons(i, w.fields, c.assistant_name, c.first_message, t.name) END AS review,
+       c.system_prompt AS prompt, c.assistant_name, c.first_message,
        t.vertical, t.name AS business_name,
-       CASE WHEN c.business_id IS NULL THEN 'no_business'
-            WHEN t.id IS NULL THEN 'unknown_business'
-            WHEN t.vertical IS NULL OR btrim(t.vertical, relevo.white_space()) = '' THEN 'no_vertical'
-       END AS defect
+       d.defect
 FROM {configurations} AS c
 LEFT JOIN {tenants} AS t ON t.id = c.business_id
+LEFT JOIN {overrides} AS w ON w.config_id = c.id
+CROSS JOIN LATERAL (SELECT CASE
+    WHEN c.business_id IS NULL THEN 'no_business'
+    WHEN t.id IS NULL THEN 'unknown_business'
+    WHEN t.vertical IS NULL OR btrim(t.vertical, relevo.white_space()) = '' THEN 'no_vertical'
+END) AS d (defect)
+LEFT JOIN LATERAL relevo.infer(c.system_prompt, t.vertical, {rule_version}) AS i ON d.defect IS NULL
 
 -- tables --
 -- What the catalogue says of the mapped tables.
@@ -121,24 +134,27 @@ WHERE NOT EXISTS (SELECT FROM {tenants} AS t WHERE t.id = wanted)
 SELECT id::text AS id FROM {tenants} AS t LIMIT 100000
 
 -- open_run --
-SELECT id, started_at, tenant_ids, batch_size, rule_version, backup_id, skip_backup
+SELECT id, started_at, tenant_ids, config_ids, batch_size, workers, rule_version, backup_id, skip_backup, backup_calls
 FROM relevo.runs WHERE state = 'running'
 
 -- start_run --
-INSERT INTO relevo.runs (started_at, actor, reason, tenant_ids, batch_size, rule_version, skip_backup)
-VALUES (%(now)s, %(actor)s, %(reason)s, %(tenant_ids)s, %(batch_size)s, relevo.current_rules(), %(skip_backup)s)
-RETURNING id, started_at, tenant_ids, batch_size, rule_version, backup_id, skip_backup
+INSERT INTO relevo.runs (started_at, actor, reason, tenant_ids, config_ids, batch_size, workers, rule_version,
+                         skip_backup, backup_calls)
+VALUES (%(now)s, %(actor)s, %(reason)s, %(tenant_ids)s, %(config_ids)s, %(batch_size)s, %(workers)s,
+        relevo.current_rules(), %(skip_backup)s, %(backup_calls)s)
+RETURNING id, started_at, tenant_ids, config_ids, batch_size, workers, rule_version, backup_id, skip_backup, backup_calls
 
 -- finish_run --
 UPDATE relevo.runs SET state = %(state)s, finished_at = %(now)s, result = %(result)s WHERE id = %(run_id)s
 
 -- step --
-SELECT cursor, finished_at FROM relevo.run_steps WHERE run_id = %(run_id)s AND step = %(step)s
+SELECT worker, cursor, finished_at FROM relevo.run_steps
+WHERE run_id = %(run_id)s AND step = %(step)s ORDER BY worker
 
 -- save_step --
-INSERT INTO relevo.run_steps AS s (run_id, step, cursor, finished_at)
-VALUES (%(run_id)s, %(step)s, %(cursor)s, CASE WHEN %(finished)s THEN %(now)s::timestamptz END)
-ON CONFLICT (run_id, step) DO UPDATE SET cursor = excluded.cursor, finished_at = excluded.finished_at
+INSERT INTO relevo.run_steps AS s (run_id, step, worker, cursor, finished_at)
+VALUES (%(run_id)s, %(step)s, %(worker)s, %(cursor)s, CASE WHEN %(finished)s THEN %(now)s::timestamptz END)
+ON CONFLICT (run_id, step, worker) DO UPDATE SET cursor = excluded.cursor, finished_at = excluded.finished_at
 
 -- set_run_backup --
 UPDATE relevo.runs SET backup_id = %(backup_id)s WHERE id = %(run_id)s
@@ -165,7 +181,14 @@ UPDATE relevo.runs SET types_added = types_added || %(types)s::text[] WHERE id =
 
 -- count_configurations --
 SELECT count(*) AS total FROM {configurations} AS c
-WHERE %(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[])
+WHERE (%(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[]))
+  AND (%(config_ids)s::uuid[] IS NULL OR c.id = ANY (%(config_ids)s::uuid[]))
+
+-- split_configurations --
+-- The keys that end each of some ranges of equal size; the last range has no end.
+SELECT percentile_disc(%(shares)s::float8[]) WITHIN GROUP (ORDER BY c.id)::text[] AS ends FROM {configurations} AS c
+WHERE (%(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[]))
+  AND (%(config_ids)s::uuid[] IS NULL OR c.id = ANY (%(config_ids)s::uuid[]))
 
 -- copy_batch --
 -- One batch of configurations by key: those absent from v2 are derived and inserted, defective ones are set
@@ -174,14 +197,14 @@ WHERE %(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uui
 WITH batch AS MATERIALIZED (
     SELECT c.* FROM {configurations} AS c
     WHERE (%(after)s::uuid IS NULL OR c.id > %(after)s::uuid)
+      AND (%(until)s::uuid IS NULL OR c.id <= %(until)s::uuid)
       AND (%(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[]))
+      AND (%(config_ids)s::uuid[] IS NULL OR c.id = ANY (%(config_ids)s::uuid[]))
     ORDER BY c.id
     LIMIT %(batch_size)s
     FOR SHARE OF c
 ), derived AS MATERIALIZED (
-    SELECT d.*, i.*, relevo.review_reasons(i) AS review
-    FROM ({derive}) AS d
-    LEFT JOIN LATERAL relevo.infer(d.prompt, d.vertical, %(rule_version)s) AS i ON d.defect IS NULL
+    SELECT * FROM ({derive}) AS d
     WHERE NOT EXISTS (SELECT FROM public.voice_assistant_configs v WHERE v.id = d.id)
 ), inserted AS (
     INSERT INTO public.voice_assistant_configs
@@ -225,20 +248,14 @@ ON CONFLICT (config_id) DO UPDATE SET reason = excluded.reason, detail = exclude
 
 -- dry_run --
 -- What a run would do with each configuration in scope, counted.
-WITH derived AS (
-    SELECT d.defect, v.id IS NOT NULL AS present, coalesce(o.review, relevo.review_reasons(i)) AS review
-    FROM ({derive}) AS d
-    LEFT JOIN public.voice_assistant_configs v ON v.id = d.id
-    LEFT JOIN relevo.config_origins o ON o.config_id = v.id
-    LEFT JOIN LATERAL relevo.infer(d.prompt, d.vertical, relevo.current_rules()) AS i
-        ON d.defect IS NULL AND v.id IS NULL
-    WHERE %(tenant_ids)s::uuid[] IS NULL OR d.business_id = ANY (%(tenant_ids)s::uuid[])
-)
-SELECT count(*) FILTER (WHERE defect IS NULL AND NOT present) AS migrated,
-       count(*) FILTER (WHERE present) AS skipped,
-       count(*) FILTER (WHERE defect IS NOT NULL AND NOT present) AS quarantined,
-       count(*) FILTER (WHERE cardinality(review) > 0) AS review
-FROM derived
+SELECT count(*) FILTER (WHERE d.defect IS NULL AND v.id IS NULL) AS migrated,
+       count(*) FILTER (WHERE v.id IS NOT NULL) AS skipped,
+       count(*) FILTER (WHERE d.defect IS NOT NULL AND v.id IS NULL) AS quarantined,
+       count(*) FILTER (WHERE cardinality(CASE WHEN v.id IS NULL THEN d.review ELSE o.review END) > 0) AS review
+FROM ({derive}) AS d
+LEFT JOIN public.voice_assistant_configs v ON v.id = d.id
+LEFT JOIN relevo.config_origins o ON o.config_id = v.id
+WHERE %(tenant_ids)s::uuid[] IS NULL OR d.business_id = ANY (%(tenant_ids)s::uuid[])
 
 -- review_count --
 SELECT count(*) AS many
@@ -253,20 +270,21 @@ WITH batch AS MATERIALIZED (
     SELECT c.* FROM {configurations} AS c
     WHERE (%(after)s::uuid IS NULL OR c.id > %(after)s::uuid)
       AND (%(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[]))
+      AND (%(config_ids)s::uuid[] IS NULL OR c.id = ANY (%(config_ids)s::uuid[]))
     ORDER BY c.id
     LIMIT %(batch_size)s
 ), compared AS (
     SELECT e.id, v.id IS NULL AS missing, q.config_id IS NOT NULL AS quarantined,
            array_remove(ARRAY[
                CASE WHEN v.business_id IS DISTINCT FROM e.business_id THEN 'business_id' END,
-               CASE WHEN v.assistant_type_id IS DISTINCT FROM i.assistant_type_id THEN 'assistant_type_id' END,
+               CASE WHEN v.assistant_type_id IS DISTINCT FROM e.assistant_type_id THEN 'assistant_type_id' END,
                CASE WHEN v.vapi_assistant_id IS DISTINCT FROM e.vapi_assistant_id THEN 'vapi_assistant_id' END,
                CASE WHEN v.phone_number_id IS DISTINCT FROM e.phone_number_id THEN 'phone_number_id' END,
                CASE WHEN v.voice_id IS DISTINCT FROM e.voice_id THEN 'voice_id' END,
                CASE WHEN v.voice_speed IS DISTINCT FROM e.voice_speed THEN 'voice_speed' END,
                CASE WHEN v.personality_type IS DISTINCT FROM e.personality_type THEN 'personality_type' END,
-               CASE WHEN v.special_instructions IS DISTINCT FROM i.special_instructions THEN 'special_instructions' END,
-               CASE WHEN v.enabled_capabilities IS DISTINCT FROM i.enabled_capabilities THEN 'enabled_capabilities' END,
+               CASE WHEN v.special_instructions IS DISTINCT FROM e.special_instructions THEN 'special_instructions' END,
+               CASE WHEN v.enabled_capabilities IS DISTINCT FROM e.enabled_capabilities THEN 'enabled_capabilities' END,
                CASE WHEN v.template_version IS DISTINCT FROM e.template_version THEN 'template_version' END,
                CASE WHEN v.is_active IS DISTINCT FROM e.is_active THEN 'is_active' END,
                CASE WHEN v.created_at IS DISTINCT FROM e.created_at THEN 'created_at' END,
@@ -275,14 +293,12 @@ WITH batch AS MATERIALIZED (
                CASE WHEN v.original_prompt_hash IS DISTINCT FROM e.original_prompt_hash THEN 'original_prompt_hash' END,
                CASE WHEN o.config_id IS NULL THEN 'origin' END,
                CASE WHEN o.config_id IS NOT NULL AND o.prompt IS DISTINCT FROM e.prompt THEN 'archived_prompt' END,
-               CASE WHEN o.config_id IS NOT NULL AND o.provenance IS DISTINCT FROM i.provenance THEN 'provenance' END
+               CASE WHEN o.config_id IS NOT NULL AND o.provenance IS DISTINCT FROM e.provenance THEN 'provenance' END
            ], NULL) AS fields
     FROM ({derive}) AS e
     LEFT JOIN public.voice_assistant_configs v ON v.id = e.id
     LEFT JOIN relevo.config_origins o ON o.config_id = e.id
     LEFT JOIN relevo.quarantine q ON q.config_id = e.id::text
-    LEFT JOIN LATERAL relevo.infer(e.prompt, e.vertical, coalesce(o.rule_version, relevo.current_rules())) AS i
-        ON e.defect IS NULL AND v.id IS NOT NULL
 )
 SELECT count(*) AS seen,
        count(*) FILTER (WHERE NOT missing AND fields = ARRAY[]::text[]) AS matched,
@@ -328,11 +344,36 @@ JOIN pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 ORDER BY c.oid
 
+-- outcome_column --
+-- What the platform's own outcome column takes: its type, an enum's words, and CHECKs on it alone.
+SELECT format_type(a.atttypid, a.atttypmod) AS type,
+       (SELECT array_agg(e.enumlabel::text) FROM pg_catalog.pg_enum e WHERE e.enumtypid = a.atttypid) AS words,
+       (SELECT array_agg(pg_get_expr(c.conbin, c.conrelid)) FROM pg_catalog.pg_constraint c
+        WHERE c.conrelid = a.attrelid AND c.contype = 'c' AND c.conkey = ARRAY[a.attnum]) AS checks
+FROM pg_catalog.pg_attribute a
+WHERE a.attrelid = to_regclass(format('%%I.%%I', %(schema)s::text, %(table)s::text))
+  AND a.attname = 'outcome' AND NOT a.attisdropped
+
+-- outcome_words --
+-- Every outcome that calls would get, and how many.
+SELECT relevo.outcome_from_status(c.status) AS word, count(*) AS many FROM {calls} AS c
+WHERE %(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[])
+GROUP BY 1 ORDER BY 1
+
+-- words_taken --
+-- Those of some words that the column takes: a text that stays itself as the column's type, and passes its CHECKs.
+SELECT array_agg(outcome::text) AS words
+FROM (SELECT word::{type} AS outcome, word FROM unnest(%(words)s::text[]) AS word
+      WHERE %(labels)s::text[] IS NULL OR word = ANY (%(labels)s::text[])) AS v1
+WHERE outcome::text = word AND {checks}
+
 -- outcome_batch --
--- The outcome of every call within a range of pages that has none, remembering which calls were touched.
+-- The outcome of every call within a range of pages that has none, remembering which calls were touched. Words that
+-- the column would refuse are left out.
 WITH touched AS (
-    UPDATE ONLY {leaf} SET outcome = relevo.outcome_from_status({status})
-    WHERE ctid >= %(from)s::tid AND ctid < %(to)s::tid AND outcome IS NULL
+    UPDATE ONLY {leaf} AS v1 SET outcome = relevo.outcome_from_status({status})::{type}
+    WHERE v1.ctid >= %(from)s::tid AND v1.ctid < %(to)s::tid AND v1.outcome IS NULL
+      AND (%(words)s::text[] IS NULL OR relevo.outcome_from_status({status}) = ANY (%(words)s::text[]))
       AND (%(tenant_ids)s::uuid[] IS NULL OR {business_id} = ANY (%(tenant_ids)s::uuid[]))
     RETURNING {id} AS id
 ), recorded AS (
@@ -342,8 +383,10 @@ WITH touched AS (
 SELECT count(*) AS updated FROM touched
 
 -- calls_without_outcome --
-SELECT count(*) AS many FROM {calls_table}
-WHERE outcome IS NULL AND (%(tenant_ids)s::uuid[] IS NULL OR {business_id} = ANY (%(tenant_ids)s::uuid[]))
+SELECT count(*) AS many FROM {calls_table} AS v1
+WHERE v1.outcome IS NULL
+  AND (%(words)s::text[] IS NULL OR relevo.outcome_from_status({status}) = ANY (%(words)s::text[]))
+  AND (%(tenant_ids)s::uuid[] IS NULL OR {business_id} = ANY (%(tenant_ids)s::uuid[]))
 
 -- count_calls --
 SELECT count(*) AS many FROM {calls} AS c
@@ -408,7 +451,7 @@ WITH written AS (DELETE FROM relevo.run_metrics WHERE run_id = %(run_id)s RETURN
 DELETE FROM public.voice_assistant_metrics m USING written WHERE m.id = written.metrics_id
 
 -- undo_calls --
-UPDATE {calls_table} SET outcome = NULL
+UPDATE {calls_table} AS v1 SET outcome = NULL
 FROM (SELECT DISTINCT unnest(calls) AS touched_call FROM relevo.run_calls WHERE run_id = %(run_id)s) AS touched
 WHERE {id} = touched_call
 
@@ -425,6 +468,7 @@ WHERE r.id = %(run_id)s AND t.id = ANY (r.types_added)
 SELECT c.id::text AS id FROM {configurations} AS c
 WHERE (%(after)s::uuid IS NULL OR c.id > %(after)s::uuid)
   AND (%(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[]))
+  AND (%(config_ids)s::uuid[] IS NULL OR c.id = ANY (%(config_ids)s::uuid[]))
 ORDER BY c.id LIMIT 1
 
 -- verticals_in_catalogue --
@@ -434,3 +478,100 @@ SELECT DISTINCT vertical FROM public.voice_assistant_types ORDER BY vertical
 SELECT i.assistant_type_id, i.enabled_capabilities, i.special_instructions, i.truncated, i.low_confidence,
        i.provenance, relevo.uncovered(%(prompt)s, relevo.current_rules(), i) AS uncovered
 FROM relevo.infer(%(prompt)s, %(vertical)s, relevo.current_rules()) AS i
+
+-- load --
+-- Who waits for a lock, and how far the replicas are behind, as far as this role may see.
+SELECT (SELECT count(DISTINCT l.pid) FROM pg_catalog.pg_locks l
+        LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+        WHERE NOT l.granted AND a.application_name IS DISTINCT FROM 'relevo') AS waiting,
+       coalesce((SELECT extract(epoch FROM max(r.replay_lag)) FROM pg_catalog.pg_stat_replication r), 0) AS lag_s
+
+-- override_targets --
+SELECT lower(wanted) AS key, c.id AS config_id
+FROM unnest(%(ids)s::text[]) AS wanted
+JOIN {configurations} AS c ON lower(wanted) IN (c.id::text, c.business_id::text)
+
+-- override_names --
+SELECT (SELECT array_agg(id ORDER BY id) FROM public.voice_assistant_types) AS types,
+       (SELECT array_agg(DISTINCT capability::text) || ARRAY['basic'] FROM relevo.rule_capabilities
+        WHERE version = relevo.current_rules()) AS capabilities
+
+-- store_override --
+WITH replaced AS (
+    INSERT INTO relevo.run_overrides (run_id, config_id, decision, row)
+    SELECT %(run_id)s, %(config_id)s,
+           (SELECT to_jsonb(o) FROM relevo.overrides o WHERE o.config_id = %(config_id)s),
+           (SELECT to_jsonb(v) || jsonb_build_object('provenance', o.provenance, 'review', o.review)
+            FROM public.voice_assistant_configs v JOIN relevo.config_origins o ON o.config_id = v.id
+            WHERE v.id = %(config_id)s)
+    ON CONFLICT (run_id, config_id) DO NOTHING
+)
+INSERT INTO relevo.overrides AS w (config_id, fields, assistant_type_id, enabled_capabilities, special_instructions,
+                              actor, reason)
+VALUES (%(config_id)s, %(fields)s, %(assistant_type_id)s, %(enabled_capabilities)s, %(special_instructions)s,
+        %(actor)s, %(reason)s)
+ON CONFLICT (config_id) DO UPDATE
+-- What was decided before and is not decided anew, stays decided.
+SET fields = ARRAY(SELECT unnest(w.fields) UNION SELECT unnest(excluded.fields) ORDER BY 1),
+    assistant_type_id = coalesce(excluded.assistant_type_id, w.assistant_type_id),
+    enabled_capabilities = coalesce(excluded.enabled_capabilities, w.enabled_capabilities),
+    special_instructions = CASE WHEN 'special_instructions' = ANY (excluded.fields) THEN excluded.special_instructions
+                                ELSE w.special_instructions END,
+    actor = excluded.actor, reason = excluded.reason, decided_at = now()
+
+-- apply_overrides --
+UPDATE public.voice_assistant_configs v
+SET assistant_type_id = CASE WHEN 'assistant_type_id' = ANY (w.fields) THEN w.assistant_type_id
+                             ELSE v.assistant_type_id END,
+    enabled_capabilities = CASE WHEN 'enabled_capabilities' = ANY (w.fields) THEN w.enabled_capabilities
+                                ELSE v.enabled_capabilities END,
+    special_instructions = CASE WHEN 'special_instructions' = ANY (w.fields) THEN w.special_instructions
+                                ELSE v.special_instructions END
+FROM relevo.overrides w JOIN relevo.run_overrides r ON r.config_id = w.config_id
+WHERE r.run_id = %(run_id)s AND v.id = w.config_id AND v.migrated_from_v1
+
+-- note_overrides --
+UPDATE relevo.config_origins o
+SET provenance = o.provenance || jsonb_build_object('overridden', w.fields),
+    review = array_remove(CASE WHEN 'special_instructions' = ANY (w.fields) THEN array_remove(o.review, 'truncated')
+                               ELSE o.review END, 'low_confidence')
+FROM relevo.overrides w JOIN relevo.run_overrides r ON r.config_id = w.config_id
+WHERE r.run_id = %(run_id)s AND o.config_id = w.config_id
+
+-- undo_applied_overrides --
+UPDATE public.voice_assistant_configs v
+SET assistant_type_id = was.assistant_type_id, enabled_capabilities = was.enabled_capabilities,
+    special_instructions = was.special_instructions
+FROM relevo.run_overrides r,
+     LATERAL jsonb_to_record(r.row) AS was (assistant_type_id text, enabled_capabilities text[], special_instructions text)
+WHERE r.run_id = %(run_id)s AND r.row IS NOT NULL AND v.id = r.config_id
+
+-- undo_noted_overrides --
+UPDATE relevo.config_origins o
+SET provenance = r.row -> 'provenance', review = was.review
+FROM relevo.run_overrides r, LATERAL jsonb_to_record(r.row) AS was (review text[])
+WHERE r.run_id = %(run_id)s AND r.row IS NOT NULL AND o.config_id = r.config_id
+
+-- undo_overrides --
+WITH taken_back AS (
+    DELETE FROM relevo.overrides w USING relevo.run_overrides r
+    WHERE r.run_id = %(run_id)s AND w.config_id = r.config_id AND r.decision IS NULL
+)
+UPDATE relevo.overrides w
+SET fields = was.fields, assistant_type_id = was.assistant_type_id, enabled_capabilities = was.enabled_capabilities,
+    special_instructions = was.special_instructions, actor = was.actor, reason = was.reason, decided_at = was.decided_at
+FROM relevo.run_overrides r, LATERAL jsonb_populate_record(NULL::relevo.overrides, r.decision) AS was
+WHERE r.run_id = %(run_id)s AND w.config_id = r.config_id AND r.decision IS NOT NULL
+
+-- overrides_foretold --
+-- The decisions in force, as if those handed over were stored already.
+(SELECT config_id, ARRAY(SELECT unnest(o.fields) UNION SELECT unnest(n.fields)) AS fields,
+        coalesce(n.assistant_type_id, o.assistant_type_id) AS assistant_type_id,
+        coalesce(n.enabled_capabilities, o.enabled_capabilities) AS enabled_capabilities,
+        CASE WHEN 'special_instructions' = ANY (n.fields) THEN n.special_instructions
+             ELSE o.special_instructions END AS special_instructions
+ FROM (SELECT config_id, fields, assistant_type_id, enabled_capabilities, special_instructions
+       FROM relevo.overrides) AS o
+ FULL JOIN jsonb_to_recordset(%(foretold)s) AS n (config_id uuid, fields text[], assistant_type_id text,
+                                                  enabled_capabilities text[], special_instructions text)
+     USING (config_id))
