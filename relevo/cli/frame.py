@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 from cyclopts import Parameter, Token
 from rich.console import Console, ConsoleRenderable
@@ -21,6 +22,7 @@ from relevo.db.embedded import EmbeddedServer
 from relevo.db.pool import Database
 from relevo.errors import UsageError
 from relevo.events import Sink
+from relevo.migration.mapping import SourceMapping, from_settings
 
 # A pipe has no width; a table in it is as wide as it needs to be.
 OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
@@ -74,6 +76,10 @@ class Common:
         """The settings in force for this command."""
         return settings.load(self.config, database_url=self.database_url)
 
+    def mapping(self) -> SourceMapping:
+        """Where the v1 rows are, by the settings in force."""
+        return from_settings(self.settings().source)
+
     def sink(self) -> Sink:
         """Where progress goes: standard error, drawn for a terminal and in plain lines elsewhere."""
         return TerminalSink(ERR)
@@ -98,3 +104,25 @@ class Common:
 
 
 ORDINARY = Common()
+
+
+TenantIds = Annotated[
+    str | None, Parameter(name="--tenant-ids", help="Only these tenants, separated by commas; default: all.")
+]
+
+
+def tenants(written: str | None) -> tuple[UUID, ...] | None:
+    """The ids of ``--tenant-ids``; None for all. Raises UsageError for what is no UUID."""
+    if written is None:
+        return None
+    try:
+        return tuple(UUID(each.strip()) for each in written.split(",") if each.strip()) or _no_tenant()
+    except ValueError as error:
+        raise UsageError(
+            f"--tenant-ids holds something that is no UUID: {written!r}",
+            fix="separate ids by commas, each like 0f8b2a9e-6c1d-4e57-9a35-3d2f1c7b8e90",
+        ) from error
+
+
+def _no_tenant() -> tuple[UUID, ...]:
+    raise UsageError("--tenant-ids is empty", fix="name at least one tenant, or leave it out for all")

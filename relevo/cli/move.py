@@ -12,24 +12,21 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from relevo.cli.frame import ORDINARY, Answer, Common, WholeNumber
-from relevo.clock import system_clock
+from relevo.cli.frame import ORDINARY, Answer, Common, TenantIds, WholeNumber, tenants
 from relevo.db import migrations
-from relevo.db.lease import lease
 from relevo.errors import UsageError
 from relevo.migration import explain as explaining
 from relevo.migration import preflight as preflighting
 from relevo.migration import runner
-from relevo.migration.mapping import DEFAULT
-from relevo.migration.run import DEFAULT_BATCH_SIZE, LARGEST_BATCH, MoveResult, Options
-from relevo.migration.steps import backup as backing_up
+from relevo.migration.run import (
+    DEFAULT_BATCH_SIZE,
+    LARGEST_BATCH,
+    MOST_WORKERS,
+    BackupCalls,
+    MoveResult,
+    Options,
+)
 from relevo.migration.steps import verify as verifying
-
-backups = App(name="backups", help="Snapshots of the affected tables.")
-
-TenantIds = Annotated[
-    str | None, Parameter(name="--tenant-ids", help="Only these tenants, separated by commas; default: all.")
-]
 
 _COLOURS = {"blocker": "red", "warning": "yellow", "notice": "cyan"}
 
@@ -38,7 +35,6 @@ def register(parent: App) -> None:
     """Hang these commands under the main one."""
     for command in (preflight, migrate, verify, explain):
         parent.command(command)
-    parent.command(backups)
 
 
 async def preflight(*, tenant_ids: TenantIds = None, common: Common = ORDINARY) -> Answer:
@@ -46,12 +42,13 @@ async def preflight(*, tenant_ids: TenantIds = None, common: Common = ORDINARY) 
 
     Exit status 1 when something blocks.
     """
-    tenants = _tenants(tenant_ids)
+    chosen = tenants(tenant_ids)
+    mapping = common.mapping()
     async with common.database() as database:
-        structure = await preflighting.structure(database, DEFAULT)
+        structure = await preflighting.structure(database, mapping)
         if not preflighting.blockers(structure):
-            await preflighting.require_tenants(database, DEFAULT, tenants)
-        findings = await preflighting.inspect(database, DEFAULT, tenant_ids=tenants)
+            await preflighting.require_tenants(database, mapping, chosen)
+        findings = await preflighting.inspect(database, mapping, tenant_ids=chosen)
         place = database.place
     blocked = bool(preflighting.blockers(findings))
     table = Table("", "finding", "examples", "fix", title=f"Preflight of {place}", title_justify="left")
@@ -77,6 +74,9 @@ async def migrate(
     batch_size: WholeNumber = DEFAULT_BATCH_SIZE,
     tenant_ids: TenantIds = None,
     skip_backup: Annotated[bool, Parameter(negative="")] = False,
+    backup_calls: BackupCalls = "all",
+    overrides: Path | None = None,
+    workers: WholeNumber = 1,
     resume: UUID | None = None,
     common: Common = ORDINARY,
 ) -> Answer:
@@ -93,6 +93,12 @@ async def migrate(
         Configurations per transaction.
     skip_backup
         No way back by restore: for trials only.
+    backup_calls
+        all: whole rows; touched: only the key and the columns that the move writes, for millions of calls.
+    overrides
+        Decisions of people, which win over inference: a TOML file.
+    workers
+        How many batches to work on at a time, each worker on a range of its own.
     resume
         The interrupted run to go on with.
     """
@@ -100,27 +106,36 @@ async def migrate(
         raise UsageError(
             f"there is no batch of {batch_size}", fix=f"give --batch-size 1 to {LARGEST_BATCH}; 100 is usual"
         )
+    if not 1 <= workers <= MOST_WORKERS:
+        raise UsageError(f"there are no {workers} workers", fix=f"give --workers 1 to {MOST_WORKERS}")
     options = Options(
         dry_run=dry_run,
         batch_size=batch_size,
-        tenant_ids=_tenants(tenant_ids),
+        workers=workers,
+        tenant_ids=tenants(tenant_ids),
         skip_backup=skip_backup,
+        backup_calls=backup_calls,
+        overrides=overrides,
         resume=resume,
     )
+    mapping = common.mapping()
     async with common.database() as database:
-        result = await runner.migrate(database, options, actor=common.actor, reason=common.reason, emit=common.sink())
+        result = await runner.migrate(
+            database, options, actor=common.actor, reason=common.reason, mapping=mapping, emit=common.sink()
+        )
     return Answer(asdict(result), _with_errors(_summary(result), result.errors), 0 if result.success else 1)
 
 
 async def verify(*, tenant_ids: TenantIds = None, common: Common = ORDINARY) -> Answer:
     """Derive every v2 row again from its v1 row and compare, field by field. Exit status 1 on drift."""
-    tenants = _tenants(tenant_ids)
+    chosen = tenants(tenant_ids)
+    mapping = common.mapping()
     async with common.database() as database:
-        preflighting.refuse_blocked(await preflighting.structure(database, DEFAULT))
+        preflighting.refuse_blocked(await preflighting.structure(database, mapping))
         async with database.transaction(read_only=True) as connection:
             await migrations.require(connection)
-        await preflighting.require_tenants(database, DEFAULT, tenants)
-        verdict = await verifying.run(database, DEFAULT, tenant_ids=tenants, emit=common.sink())
+        await preflighting.require_tenants(database, mapping, chosen)
+        verdict = await verifying.run(database, mapping, tenant_ids=chosen, emit=common.sink())
     table = Table("verification", "", title_justify="left")
     data = {**asdict(verdict), "success": verdict.success}
     for name in ("checked", "matched", "edited_on_v2", "drifted", "missing", "quarantined", "orphaned"):
@@ -145,52 +160,6 @@ async def explain(*, vertical: str, prompt_file: Path, common: Common = ORDINARY
     return Answer(asdict(found), _explained(found))
 
 
-@backups.command(name="list")
-async def list_backups(*, common: Common = ORDINARY) -> Answer:
-    """All backups, newest first."""
-    async with common.database() as database:
-        async with database.transaction(read_only=True) as connection:
-            await migrations.require(connection)
-        found = await backing_up.listed(database)
-    table = Table("id", "made", "rows", "tables", "tenants", "verified", "by", "reason")
-    for each in found:
-        table.add_row(
-            str(each.id),
-            f"{each.created_at:%Y-%m-%d %H:%M:%S}",
-            f"{each.rows:,}",
-            ", ".join(each.tables),
-            "all" if each.tenant_ids is None else f"{len(each.tenant_ids):,}",
-            "yes" if each.verified_at else "no",
-            Text(each.actor),
-            Text(each.reason or ""),
-        )
-    return Answer([asdict(each) for each in found], table if found else "there are no backups yet")
-
-
-@backups.command
-async def create(*, tenant_ids: TenantIds = None, common: Common = ORDINARY) -> Answer:
-    """Copy the affected tables as of one moment, and read the copies back."""
-    tenants = _tenants(tenant_ids)
-    async with common.database() as database:
-        preflighting.refuse_blocked(await preflighting.structure(database, DEFAULT))
-        await preflighting.require_tenants(database, DEFAULT, tenants)
-        await migrations.up(database)
-        async with lease(database, runner.LEASE):
-            made = await backing_up.create(
-                database,
-                DEFAULT,
-                tenant_ids=tenants,
-                clock=system_clock,
-                emit=common.sink(),
-                actor=common.actor,
-                reason=common.reason,
-            )
-    return Answer(
-        {"success": True, "backup_id": made.id, **asdict(made)},
-        f"backup {made.id}: {made.rows:,} rows, verified",
-    )
-
-
 def _summary(result: MoveResult) -> Table:
     title = "Dry run: nothing was written" if result.dry_run else f"Run {result.run_id}"
     table = Table("result", "", title=title, title_justify="left")
@@ -205,25 +174,11 @@ def _summary(result: MoveResult) -> Table:
         (f"businesses {would}given figures", result.metrics_businesses),
     ):
         table.add_row(label, f"{count:,}")
+    if result.refused_outcomes:
+        table.add_row("calls whose table refuses their outcome", f"{result.refused_outcomes:,}")
     table.add_row("backup", str(result.backup_id or "none"))
     table.add_row("duration", f"{result.duration_seconds:.2f} s")
     return table
-
-
-def _tenants(written: str | None) -> tuple[UUID, ...] | None:
-    if written is None:
-        return None
-    try:
-        return tuple(UUID(each.strip()) for each in written.split(",") if each.strip()) or _no_tenant()
-    except ValueError as error:
-        raise UsageError(
-            f"--tenant-ids holds something that is no UUID: {written!r}",
-            fix="separate ids by commas, each like 0f8b2a9e-6c1d-4e57-9a35-3d2f1c7b8e90",
-        ) from error
-
-
-def _no_tenant() -> tuple[UUID, ...]:
-    raise UsageError("--tenant-ids is empty", fix="name at least one tenant, or leave it out for all")
 
 
 def _read_prompt(file: Path) -> str:

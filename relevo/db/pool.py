@@ -43,7 +43,7 @@ _ALWAYS = """
 class Database:
     """A pool of connections to one database. Open it with ``async with``."""
 
-    def __init__(self, url: str, *, size: int = 8) -> None:
+    def __init__(self, url: str, *, size: int = 24) -> None:
         self.url = url
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,

@@ -18,6 +18,7 @@ from relevo.events import Sink
 from relevo.migration.mapping import SourceMapping
 
 DEFAULT_BATCH_SIZE = 100
+MOST_WORKERS = 16
 BackupCalls = Literal["all", "touched"]  # whole rows of calls, or only the columns that the move writes
 LARGEST_BATCH = 100_000  # one transaction, held for as long as it takes
 

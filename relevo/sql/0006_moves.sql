@@ -10,7 +10,7 @@ CREATE TABLE relevo.runs (
     tenant_ids   uuid[],              -- null: all of them
     config_ids   uuid[],              -- null: all of theirs; else these alone, as when the quarantine is retried
     batch_size   integer NOT NULL CHECK (batch_size > 0),
-    workers      integer NOT NULL DEFAULT 1 CHECK (workers BETWEEN 1 AND 64),
+    workers      integer NOT NULL DEFAULT 1 CHECK (workers BETWEEN 1 AND 16),
     rule_version integer NOT NULL REFERENCES relevo.rule_sets,
     backup_id    uuid,                -- null: skipped, or not made yet
     skip_backup  boolean NOT NULL DEFAULT false,

@@ -19,7 +19,7 @@ _ROWS_AT_ONCE = 2_000
 _ERRORS_LISTED = 1_000
 
 # The rules that made the v2 row; those in force where there is no such row.
-_AS_MADE = sql.SQL(
+AS_MADE = sql.SQL(
     "coalesce((SELECT o.rule_version FROM relevo.config_origins o WHERE o.config_id = c.id), relevo.current_rules())"
 )
 
@@ -80,7 +80,7 @@ async def _compare(
     total: int,
     emit: events.Sink,
 ) -> None:
-    query = statement("migration", "expected_batch", derive=derive_from_batch(mapping, _AS_MADE), **mapping.fill())
+    query = statement("migration", "expected_batch", derive=derive_from_batch(mapping, AS_MADE), **mapping.fill())
     after: str | None = None
     while True:
         batch = await one(connection, query, {**scope, "after": after, "batch_size": _ROWS_AT_ONCE})

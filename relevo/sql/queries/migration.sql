@@ -575,3 +575,28 @@ WHERE r.run_id = %(run_id)s AND w.config_id = r.config_id AND r.decision IS NOT 
  FULL JOIN jsonb_to_recordset(%(foretold)s) AS n (config_id uuid, fields text[], assistant_type_id text,
                                                   enabled_capabilities text[], special_instructions text)
      USING (config_id))
+
+-- set_aside --
+SELECT q.config_id, q.business_id, q.reason, q.detail, q.set_aside_at, q.run_id,
+       EXISTS (SELECT FROM {configurations} AS c WHERE c.id = q.config_id::uuid) AS in_v1
+FROM relevo.quarantine q ORDER BY q.reason, q.config_id
+
+-- forget_deleted --
+DELETE FROM relevo.quarantine q WHERE NOT EXISTS (SELECT FROM {configurations} AS c WHERE c.id = q.config_id::uuid)
+
+-- review_batch --
+-- One batch of what a person should look at before it goes live, prompt beside result.
+WITH batch AS MATERIALIZED (
+    SELECT c.* FROM {configurations} AS c
+    WHERE (%(after)s::uuid IS NULL OR c.id > %(after)s::uuid)
+      AND (%(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[]))
+    ORDER BY c.id
+    LIMIT %(batch_size)s
+)
+SELECT d.id, d.business_id, d.business_name, d.vertical, d.assistant_name, d.first_message, d.prompt,
+       d.assistant_type_id, d.enabled_capabilities, d.special_instructions, d.provenance, d.review, d.defect
+FROM ({derive}) AS d ORDER BY d.id
+
+-- uncovered --
+SELECT relevo.uncovered(%(prompt)s, relevo.current_rules(), i) AS passages
+FROM relevo.infer(%(prompt)s, %(vertical)s, relevo.current_rules()) AS i
