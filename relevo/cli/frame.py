@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
+import shutil
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -79,6 +80,13 @@ class Common:
     def mapping(self) -> SourceMapping:
         """Where the v1 rows are, by the settings in force."""
         return from_settings(self.settings().source)
+
+    def free_bytes(self) -> int | None:
+        """Room on the disk of the embedded server; None for a database elsewhere."""
+        in_force = self.settings()
+        if in_force.database_url is not None:
+            return None
+        return shutil.disk_usage(in_force.home / "postgres").free
 
     def sink(self) -> Sink:
         """Where progress goes: standard error, drawn for a terminal and in plain lines elsewhere."""

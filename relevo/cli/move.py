@@ -17,7 +17,7 @@ from relevo.db import migrations
 from relevo.errors import UsageError
 from relevo.migration import explain as explaining
 from relevo.migration import preflight as preflighting
-from relevo.migration import runner
+from relevo.migration import proposal, runner
 from relevo.migration.run import (
     DEFAULT_BATCH_SIZE,
     LARGEST_BATCH,
@@ -37,18 +37,25 @@ def register(parent: App) -> None:
         parent.command(command)
 
 
-async def preflight(*, tenant_ids: TenantIds = None, common: Common = ORDINARY) -> Answer:
+async def preflight(*, propose: Path | None = None, tenant_ids: TenantIds = None, common: Common = ORDINARY) -> Answer:
     """List everything that would make the move fail or lose something, each with its fix.
 
     Exit status 1 when something blocks.
+
+    Parameters
+    ----------
+    propose
+        Write a mapping for what this database holds, as a relevo.toml to correct, and do nothing else.
     """
+    if propose is not None:
+        return await _propose(propose, common)
     chosen = tenants(tenant_ids)
     mapping = common.mapping()
     async with common.database() as database:
         structure = await preflighting.structure(database, mapping)
         if not preflighting.blockers(structure):
             await preflighting.require_tenants(database, mapping, chosen)
-        findings = await preflighting.inspect(database, mapping, tenant_ids=chosen)
+        findings = await preflighting.inspect(database, mapping, tenant_ids=chosen, free_bytes=common.free_bytes())
         place = database.place
     blocked = bool(preflighting.blockers(findings))
     table = Table("", "finding", "examples", "fix", title=f"Preflight of {place}", title_justify="left")
@@ -66,6 +73,19 @@ async def preflight(*, tenant_ids: TenantIds = None, common: Common = ORDINARY) 
         Group(table, verdict) if findings else verdict,
         1 if blocked else 0,
     )
+
+
+async def _propose(file: Path, common: Common) -> Answer:
+    async with common.database() as database:
+        text = await proposal.propose(database)
+    try:
+        with file.open("x", encoding="utf-8") as written:
+            written.write(text)
+    except FileExistsError as error:
+        raise UsageError(f"{file} exists, and is not overwritten", fix="name another file") from error
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}", fix="name a file that can be written") from error
+    return Answer({"success": True, "written": str(file)}, f"written to {file}: read it, correct it, keep it")
 
 
 async def migrate(

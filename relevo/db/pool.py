@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 from psycopg import AsyncConnection, errors, sql
@@ -97,13 +97,29 @@ class Database:
                 raise
             raise named from error
 
+    async def pooling(self) -> Literal["none", "session", "transaction"]:
+        """What stands between us and the server, found out from which server process answers.
+
+        A pooler hands out process numbers of its own; behind one that pools transactions, two connections of ours
+        that are both open are answered by the same process.
+        """
+        async with await self._connect() as one_connection, await self._connect() as another:
+            first_pid = await _backend(one_connection)
+            if first_pid == one_connection.info.backend_pid:
+                return "none"
+            return "transaction" if await _backend(another) == first_pid else "session"
+
+    async def _connect(self) -> AsyncConnection[tuple[Any, ...]]:
+        """A connection of its own, outside the pool."""
+        return await psycopg.AsyncConnection.connect(
+            self.url, autocommit=True, connect_timeout=10, prepare_threshold=None, application_name="relevo"
+        )
+
     async def _probe(self) -> None:
         """Fail fast, with the cause in one line; a pool would only retry in silence."""
         place = self.place
         try:
-            async with await psycopg.AsyncConnection.connect(
-                self.url, connect_timeout=10, prepare_threshold=None, application_name="relevo"
-            ) as connection:
+            async with await self._connect() as connection:
                 version = connection.info.server_version // 10_000
         except psycopg.Error as error:
             raise _named(error, place) or error from error
@@ -172,6 +188,11 @@ def _connection_lost(message: str, place: str) -> RelevoError:
 
 def _server_words(message: str) -> str:
     return message.rsplit("FATAL:", 1)[-1].removeprefix("connection failed: ").strip()
+
+
+async def _backend(connection: AsyncConnection[tuple[Any, ...]]) -> int:
+    row = await (await connection.execute("SELECT pg_backend_pid()")).fetchone()
+    return int(row[0]) if row else 0
 
 
 async def every(connection: Connection, query: sql.Composed, params: Mapping[str, Any] | None = None) -> list[DictRow]:

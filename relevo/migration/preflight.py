@@ -8,30 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
-
-from psycopg.types.json import Jsonb
 
 from relevo.db import migrations
 from relevo.db.pool import Connection, Database, every, one
 from relevo.db.statements import statement
-from relevo.errors import Refused, SchemaMissing, UnknownName, nearest
-from relevo.migration.mapping import Source, SourceMapping
-
-Severity = Literal["blocker", "warning", "notice"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing found."""
-
-    severity: Severity
-    code: str
-    message: str
-    fix: str
-    count: int = 1
-    examples: tuple[str, ...] = ()  # the first ten
+from relevo.errors import SchemaMissing, UnknownName, nearest
+from relevo.migration import structure as structural
+from relevo.migration import surroundings
+from relevo.migration.findings import Finding, Severity, blockers, refuse_blocked
+from relevo.migration.mapping import SourceMapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +27,8 @@ class _Defect:
     fix: str
     severity: Severity = "warning"
 
+
+__all__ = ["Finding", "blockers", "inspect", "refuse_blocked", "require_tenants", "rows", "structure"]
 
 _SET_ASIDE = "the configuration is set aside in quarantine until this is corrected"
 _DEFECTS: Mapping[str, _Defect] = MappingProxyType(
@@ -91,16 +80,25 @@ _DEFECTS: Mapping[str, _Defect] = MappingProxyType(
 async def structure(database: Database, mapping: SourceMapping) -> list[Finding]:
     """What the catalogue alone tells. Reads nothing of the tables."""
     async with database.transaction(read_only=True) as connection:
-        return await _structure(connection, mapping)
+        return await structural.of_v1(connection, mapping)
 
 
 async def inspect(
-    database: Database, mapping: SourceMapping, *, tenant_ids: Sequence[UUID] | None = None
+    database: Database,
+    mapping: SourceMapping,
+    *,
+    tenant_ids: Sequence[UUID] | None = None,
+    free_bytes: int | None = None,
 ) -> list[Finding]:
-    """Everything found, blockers first. Where the structure blocks, the rows are not looked at."""
+    """Everything found, blockers first. Where the structure blocks, the rows are not looked at.
+
+    ``free_bytes``: room on the database's disk; None where it cannot be known.
+    """
+    findings = await surroundings.of_connection(database)
     async with database.transaction(read_only=True, snapshot=True) as connection:
-        findings = await _structure(connection, mapping)
+        findings += await structural.of_v1(connection, mapping)
         if not blockers(findings):
+            findings += await surroundings.of_tables(connection, mapping, free_bytes)
             findings += await rows(connection, mapping, tenant_ids=tenant_ids)
     order = ("blocker", "warning", "notice")
     return sorted(findings, key=lambda finding: order.index(finding.severity))
@@ -119,19 +117,8 @@ async def rows(connection: Connection, mapping: SourceMapping, *, tenant_ids: Se
         *findings,
         *await _unruled_verticals(connection, mapping, scope),
         *await _present_in_v2(connection, scope),
+        *await surroundings.of_outcomes(connection, mapping, tenant_ids),
     ]
-
-
-def blockers(findings: Sequence[Finding]) -> list[Finding]:
-    """Those that stop the move."""
-    return [finding for finding in findings if finding.severity == "blocker"]
-
-
-def refuse_blocked(findings: Sequence[Finding]) -> None:
-    """Raises Refused, naming the first blocker and how to mend it."""
-    if found := blockers(findings):
-        more = f" (and {len(found) - 1} more: relevo preflight lists them)" if len(found) > 1 else ""
-        raise Refused(f"{found[0].message}{more}", fix=found[0].fix)
 
 
 async def require_tenants(database: Database, mapping: SourceMapping, tenant_ids: Sequence[UUID] | None) -> None:
@@ -147,90 +134,6 @@ async def require_tenants(database: Database, mapping: SourceMapping, tenant_ids
         known = [row["id"] for row in await every(connection, query)]
     names = ", ".join(str(row["id"]) for row in unknown)
     raise UnknownName(f"there is no tenant {names}.{nearest(str(unknown[0]['id']), known)}", fix="correct --tenant-ids")
-
-
-async def _structure(connection: Connection, mapping: SourceMapping) -> list[Finding]:
-    sources = [{"kind": s.kind, "schema": s.schema, "table": s.table} for s in mapping.sources]
-    found = await every(connection, statement("migration", "tables"), {"sources": Jsonb(sources)})
-    facts = {row["kind"]: row for row in found}
-    findings: list[Finding] = []
-    for source in mapping.sources:
-        of_table = _of_table(source, facts[source.kind])
-        findings += of_table
-        if not blockers(of_table):
-            findings += await _of_columns(connection, source)
-    try:
-        await migrations.require(connection)
-    except SchemaMissing:
-        findings.append(
-            Finding(
-                "notice",
-                "schema_not_applied",
-                "Relevo's schema is not applied yet",
-                "relevo migrate applies it; a dry run wants it before: relevo db up",
-            )
-        )
-    return findings
-
-
-def _of_table(source: Source, fact: dict[str, Any]) -> list[Finding]:
-    """A table that is absent, closed to us, or that hides rows from us."""
-    if fact["oid"] is None:
-        return [
-            Finding(
-                "blocker",
-                "table_missing",
-                f"there is no table {source.name}, from which {source.kind} are read",
-                f'name the table in relevo.toml: [source.{source.kind}] table = "…"',
-            )
-        ]
-    if not fact["may_enter"] or not fact["may_read"]:
-        return [_denied(source, "SELECT")]
-    findings = []
-    if source.kind == "calls" and not fact["may_alter"]:
-        findings.append(
-            Finding(
-                "blocker",
-                "not_owner",
-                f"{source.name} belongs to another role, so its column outcome cannot be added",
-                f"connect as the owner of {source.name}, or as a member of that role",
-            )
-        )
-    if fact["rls_hides_rows"]:
-        findings.append(
-            Finding(
-                "blocker",
-                "rows_hidden",
-                f"row level security of {source.name} may hide rows from this role, in silence",
-                "connect as the owner, or give the role BYPASSRLS",
-            )
-        )
-    return findings
-
-
-def _denied(source: Source, right: str) -> Finding:
-    return Finding(
-        "blocker",
-        "no_privilege",
-        f"this role may not {right} from {source.name}",
-        f"GRANT {right} ON {source.name} to it, or connect as the owner",
-    )
-
-
-async def _of_columns(connection: Connection, source: Source) -> list[Finding]:
-    """Each logical field must be a column, or be mapped to an expression."""
-    found = await every(connection, statement("migration", "columns"), {"schema": source.schema, "table": source.table})
-    columns = [row["column"] for row in found]
-    return [
-        Finding(
-            "blocker",
-            "column_missing",
-            f"{source.name} has no column {logical}.{nearest(logical, columns)}",
-            f'say where it is in relevo.toml: [source.{source.kind}.fields] {logical} = "…"',
-        )
-        for logical in source.types
-        if logical not in source.fields and logical not in columns
-    ]
 
 
 def _of_defect(code: str, many: int, examples: tuple[str, ...]) -> Finding:

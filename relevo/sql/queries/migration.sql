@@ -600,3 +600,45 @@ FROM ({derive}) AS d ORDER BY d.id
 -- uncovered --
 SELECT relevo.uncovered(%(prompt)s, relevo.current_rules(), i) AS passages
 FROM relevo.infer(%(prompt)s, %(vertical)s, relevo.current_rules()) AS i
+
+-- timeouts --
+-- What the role is given when a session begins, before Relevo lifts it.
+SELECT coalesce((SELECT reset_val || unit FROM pg_catalog.pg_settings WHERE name = 'statement_timeout'
+                   AND reset_val <> '0'), '0') AS statement_timeout
+
+-- exposed --
+SELECT c.oid::regclass::text AS name, r.rolname AS role
+FROM unnest(%(tables)s::text[]) AS named
+JOIN pg_catalog.pg_class c ON c.oid = named::regclass
+JOIN pg_catalog.pg_roles r ON r.rolname IN ('anon', 'authenticated')
+WHERE NOT c.relrowsecurity AND has_table_privilege(r.oid, c.oid, 'SELECT')
+  AND has_schema_privilege(r.oid, c.relnamespace, 'USAGE')
+ORDER BY 1, 2
+
+-- triggers --
+-- Triggers of others that the move would fire: on calls when they change, on v2's tables when rows arrive.
+SELECT t.tgname AS trigger, c.oid::regclass::text AS name, t.tgfoid::regproc::text AS calls
+FROM pg_catalog.pg_trigger t
+JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgname NOT LIKE 'relevo%%'
+  AND (c.oid = %(calls)s::regclass AND t.tgtype::integer & 16 <> 0
+       OR c.oid = to_regclass('public.voice_assistant_configs') AND t.tgtype::integer & 4 <> 0)
+ORDER BY 2, 1
+
+-- sizes --
+-- What a backup of these tables would copy, and about how many rows the last of them has.
+SELECT coalesce(sum(pg_table_size(leaf.oid)), 0)::bigint AS bytes,
+       coalesce(sum(greatest(leaf.reltuples, 0)) FILTER (WHERE named.place = cardinality(%(tables)s::text[])), 0)::bigint
+           AS calls
+FROM unnest(%(tables)s::text[]) WITH ORDINALITY AS named (name, place)
+JOIN pg_catalog.pg_class leaf ON leaf.oid = named.name::regclass
+   OR leaf.oid IN (SELECT p.relid FROM pg_partition_tree(named.name::regclass) AS p WHERE p.isleaf)
+
+-- all_columns --
+SELECT n.nspname || '.' || c.relname AS "table", a.attname AS "column", format_type(a.atttypid, NULL) AS type
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND NOT c.relispartition
+  AND n.nspname NOT IN ('information_schema', 'relevo', 'relevo_backup', 'auth', 'storage', 'realtime', 'vault')
+ORDER BY n.nspname <> 'public', 1, a.attnum

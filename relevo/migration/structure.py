@@ -1,0 +1,141 @@
+"""What the catalogue says of v1: tables, columns, expressions, privileges. Nothing of the rows is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from relevo.db import migrations
+from relevo.db.pool import Connection, every
+from relevo.db.statements import statement
+from relevo.errors import ConfigurationError, SchemaMissing, nearest
+from relevo.migration.findings import Finding, blockers
+from relevo.migration.mapping import Source, SourceMapping
+
+
+async def of_v1(connection: Connection, mapping: SourceMapping) -> list[Finding]:
+    """Everything in the catalogue that stands in the way."""
+    sources = [{"kind": s.kind, "schema": s.schema, "table": s.table} for s in mapping.sources]
+    found = await every(connection, statement("migration", "tables"), {"sources": Jsonb(sources)})
+    facts = {row["kind"]: row for row in found}
+    findings: list[Finding] = []
+    for source in mapping.sources:
+        of_table = _of_table(source, facts[source.kind])
+        findings += of_table
+        if not blockers(of_table):
+            findings += await _of_columns(connection, source)
+    try:
+        await migrations.require(connection)
+    except SchemaMissing:
+        findings.append(
+            Finding(
+                "notice",
+                "schema_not_applied",
+                "Relevo's schema is not applied yet",
+                "relevo migrate applies it; a dry run wants it before: relevo db up",
+            )
+        )
+        findings += await _foreign_shapes(connection)
+    return findings
+
+
+async def _foreign_shapes(connection: Connection) -> list[Finding]:
+    """Tables that already bear our names and are something else."""
+    return [
+        Finding(
+            "blocker",
+            "foreign_shape",
+            f"public.{row['table']} exists already, and its column {row['column']} {row['difference']}",
+            "rename that table, or give it the column as expected",
+        )
+        for row in await every(connection, statement("db", "foreign_shapes"))
+    ]
+
+
+def _of_table(source: Source, fact: dict[str, Any]) -> list[Finding]:
+    """A table that is absent, closed to us, or that hides rows from us."""
+    if fact["oid"] is None:
+        return [
+            Finding(
+                "blocker",
+                "table_missing",
+                f"there is no table {source.name}, from which {source.kind} are read",
+                f'name the table in relevo.toml: [source.{source.kind}] table = "…"',
+            )
+        ]
+    if not fact["may_enter"] or not fact["may_read"]:
+        return [_denied(source, "SELECT")]
+    findings = []
+    if source.kind != "tenants" and not fact["may_update"]:
+        findings.append(_denied(source, "UPDATE"))  # configurations are read FOR SHARE, which asks for it too
+    if source.kind == "calls" and not fact["may_alter"]:
+        findings.append(
+            Finding(
+                "blocker",
+                "not_owner",
+                f"{source.name} belongs to another role, so its column outcome cannot be added",
+                f"connect as the owner of {source.name}, or as a member of that role",
+            )
+        )
+    if fact["rls_hides_rows"]:
+        findings.append(
+            Finding(
+                "blocker",
+                "rows_hidden",
+                f"row level security of {source.name} may hide rows from this role, in silence",
+                "connect as the owner, or give the role BYPASSRLS",
+            )
+        )
+    return findings
+
+
+def _denied(source: Source, right: str) -> Finding:
+    return Finding(
+        "blocker",
+        "no_privilege",
+        f"this role may not {right} from {source.name}",
+        f"GRANT {right} ON {source.name} to it, or connect as the owner",
+    )
+
+
+async def _of_columns(connection: Connection, source: Source) -> list[Finding]:
+    """Each logical field must be a column, or an expression that PostgreSQL understands."""
+    found = await every(connection, statement("migration", "columns"), {"schema": source.schema, "table": source.table})
+    columns = [row["column"] for row in found]
+    missing = [
+        Finding(
+            "blocker",
+            "column_missing",
+            f"{source.name} has no column {logical}.{nearest(logical, columns)}",
+            f'say where it is in relevo.toml: [source.{source.kind}.fields] {logical} = "…"',
+        )
+        for logical in source.types
+        if logical not in source.fields and logical not in columns
+    ]
+    wrong = [await _of_expression(connection, source, logical) for logical in source.fields]
+    return [*missing, *(finding for finding in wrong if finding)]
+
+
+async def _of_expression(connection: Connection, source: Source, logical: str) -> Finding | None:
+    """What is wrong with one mapped field. Raises ConfigurationError for what is no SQL at all."""
+    where = f"source.{source.kind}.fields.{logical}"
+    probe = sql.SQL("SELECT {} FROM {} AS v1 LIMIT 0").format(source.read(logical), source.relation)
+    try:
+        async with connection.transaction():
+            await every(connection, probe)
+    except psycopg.errors.SyntaxError as error:
+        raise ConfigurationError(
+            f"{where} does not parse: {error.diag.message_primary}: {source.fields[logical].read}",
+            fix="write an SQL expression over the row, which is called v1",
+        ) from error
+    except psycopg.Error as error:
+        return Finding(
+            "blocker",
+            "expression_fails",
+            f"{where} does not work: {error.diag.message_primary}: {source.fields[logical].read}",
+            error.diag.message_hint or "correct the expression; the row is called v1, other tables need their schema",
+        )
+    return None
