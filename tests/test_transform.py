@@ -209,7 +209,7 @@ def check_places(prompt: str, inferred: Inferred) -> None:
 def test_accents_and_case_change_nothing(connection: Connection) -> None:
     marks = st.sampled_from(["", "\u0301", "\u0303", "\u0308", "capital", "\u0308\u0301"])
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=25, deadline=None)
     @given(some(PLAIN), st.lists(marks, min_size=1, max_size=5), st.sampled_from(["", "NFC", "NFD"]))
     def same(texts: list[str], dress: list[str], form: str) -> None:
         plain = list(zip(prompts(texts), itertools.cycle(("restaurant", "dental")), strict=False))

@@ -71,10 +71,10 @@ CREATE TABLE relevo.rulebooks (
     vertical                text NOT NULL,
     empty_prompt_capability text NOT NULL,
     keywords                text[] NOT NULL,
-    decoys                  text[] NOT NULL,
-    decoy_masks             bigint[] NOT NULL,  -- bit i-1 is keyword i, here and below
+    decoys                  text[] NOT NULL,    -- of one keyword after the other
+    decoys_end              integer[] NOT NULL, -- per keyword: where its decoys end
     capabilities            text[] NOT NULL,
-    capability_masks        bigint[] NOT NULL,
+    capability_masks        bigint[] NOT NULL,  -- bit i-1 is keyword i, here and below
     types                   text[] NOT NULL,
     type_masks              bigint[] NOT NULL,
     type_and_masks          bigint[] NOT NULL,
@@ -143,15 +143,19 @@ WITH words AS (
 )
 INSERT INTO relevo.rulebooks
 SELECT of_version, w.vertical, w.empty_prompt_capability, w.keywords,
-       coalesce(d.decoys, '{}'), coalesce(d.masks, '{}'), coalesce(c.capabilities, '{}'), coalesce(c.masks, '{}'),
+       coalesce(d.decoys, '{}'), e.ends, coalesce(c.capabilities, '{}'), coalesce(c.masks, '{}'),
        coalesce(t.types, '{}'), coalesce(t.masks, '{}'), coalesce(t.and_masks, '{}'), coalesce(h.headings, '{}')
 FROM words w
 CROSS JOIN LATERAL (
-    SELECT array_agg(decoy ORDER BY char_length(decoy) DESC, decoy COLLATE "C") AS decoys,
-           array_agg(relevo.keyword_mask(ARRAY[keyword], w.keywords)
-                     ORDER BY char_length(decoy) DESC, decoy COLLATE "C") AS masks
-    FROM relevo.rule_keywords, unnest(rule_keywords.decoys) AS decoy
-    WHERE version = of_version AND vertical IN (w.vertical, '*')) AS d
+    SELECT array_agg(decoy ORDER BY array_position(w.keywords, k.keyword::text), char_length(decoy) DESC) AS decoys
+    FROM relevo.rule_keywords k, unnest(k.decoys) AS decoy
+    WHERE k.version = of_version AND k.vertical IN (w.vertical, '*')) AS d
+CROSS JOIN LATERAL (
+    SELECT array_agg(up_to ORDER BY place) AS ends
+    FROM (SELECT u.place, sum(cardinality(k.decoys)) OVER (ORDER BY u.place)::integer AS up_to
+          FROM unnest(w.keywords) WITH ORDINALITY AS u (word, place)
+          JOIN relevo.rule_keywords k ON k.version = of_version AND k.vertical IN (w.vertical, '*')
+                                     AND k.keyword = u.word) AS running) AS e
 CROSS JOIN LATERAL (
     SELECT array_agg(capability ORDER BY vertical = '*', ordinal) AS capabilities,
            array_agg(relevo.keyword_mask(any_of, w.keywords) ORDER BY vertical = '*', ordinal) AS masks

@@ -84,56 +84,23 @@ BEGIN
     until := NULL;
 END $$;
 
--- What a prompt says, in the keywords of its rules. Bit i-1 of a mask is keyword i.
-CREATE FUNCTION relevo.find_keywords(prompt text, folded text, keywords text[], decoys text[], decoy_masks bigint[],
-                                     OUT present bigint,  -- the keywords that are there
-                                     OUT meant bigint,    -- those that begin a word, outside a decoy
-                                     OUT reasons text[])  -- per keyword, as JSON
+-- Where a keyword is meant: begins a word, outside the phrases that hold it and mean something else. 0: nowhere.
+CREATE FUNCTION relevo.meant_place(folded text, keyword text, decoys text[]) RETURNS integer
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = '' AS $$
 DECLARE
     literal text := folded;  -- with the decoys blanked out
-    shifted boolean := char_length(folded) <> char_length(prompt);
-    places  integer[];
-    keyword text;
+    decoy   text;
     place   integer;
-    before  text COLLATE "C";  -- the character before a keyword
-    bit     bigint := 1;
 BEGIN
-    present := 0;
-    meant := 0;
-    FOREACH keyword IN ARRAY keywords LOOP
-        place := strpos(folded COLLATE "C", keyword);
-        places := array_append(places, place);
-        IF place > 0 THEN
-            present := present | bit;
-        END IF;
-        bit := bit << 1;
+    FOREACH decoy IN ARRAY decoys LOOP
+        literal := regexp_replace(literal COLLATE "C", '(^|[^0-9a-z])' || decoy,
+                                  '\1' || repeat(' ', char_length(decoy)), 'g');
     END LOOP;
-    FOR i IN 1 .. cardinality(decoys) LOOP
-        IF present & decoy_masks[i] <> 0 AND strpos(literal COLLATE "C", decoys[i]) > 0 THEN
-            literal := regexp_replace(literal COLLATE "C", '(^|[^0-9a-z])' || decoys[i],
-                                      '\1' || repeat(' ', char_length(decoys[i])), 'g');
-        END IF;
-    END LOOP;
-    FOR i IN 1 .. cardinality(keywords) LOOP
-        CONTINUE WHEN places[i] = 0;
-        place := strpos(literal COLLATE "C", keywords[i]);
-        before := CASE WHEN place > 1 THEN substr(literal, place - 1, 1) ELSE '' END;
-        IF before BETWEEN '0' AND '9' OR before BETWEEN 'a' AND 'z' THEN
-            -- Inside a word; one that begins a word may follow.
-            place := regexp_instr(literal COLLATE "C", '[^0-9a-z]' || keywords[i]);
-            place := place + (place > 0)::integer;
-        END IF;
-        IF place > 0 THEN
-            meant := meant | (1::bigint << (i - 1));
-            places[i] := place;
-        END IF;
-        IF shifted THEN
-            places[i] := relevo.unfolded_place(prompt, places[i]);
-        END IF;
-        reasons[i] := '{"keyword": "' || keywords[i] || '", "place": ' || places[i] || ', "confidence": "'
-                      || CASE WHEN place > 0 THEN 'high' ELSE 'low' END || '"}';
-    END LOOP;
+    IF starts_with(literal COLLATE "C", keyword) THEN
+        RETURN 1;
+    END IF;
+    place := regexp_instr(literal COLLATE "C", '[^0-9a-z]' || keyword);
+    RETURN place + (place > 0)::integer;
 END $$;
 
 -- Which of some keywords decided, as an index: the first that is meant, else the first that is there.
@@ -141,56 +108,96 @@ CREATE FUNCTION relevo.deciding(those bigint, meant bigint) RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN strpos(reverse((CASE WHEN those & meant <> 0 THEN those & meant ELSE those END)::bit(64)::text), '1');
 
--- The compiled rules for a vertical: its own, or the common ones. No row where the version is not published.
-CREATE FUNCTION relevo.rulebook(rule_version integer, of_vertical text) RETURNS SETOF relevo.rulebooks
-LANGUAGE sql STABLE PARALLEL SAFE
-BEGIN ATOMIC
-    SELECT b.* FROM relevo.rulebooks b
-    WHERE b.version = rule_version AND b.vertical IN (of_vertical, '*')
-    ORDER BY b.vertical = '*' LIMIT 1;
-END;
-
 -- What v2 makes of a v1 prompt of a business of this vertical, by the rules of this version.
+--
+-- Written for speed, because it is most of the time that a move takes: one function, one look at the rules, plain
+-- search instead of patterns; what is rare is left to the functions above.
 CREATE FUNCTION relevo.infer(prompt text, vertical text, rule_version integer) RETURNS relevo.inference
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = '' AS $$
 DECLARE
+    said    text := coalesce(prompt, '');
+    folded  text := relevo.fold(said);
+    shifted boolean := char_length(folded) <> char_length(said);
+    result  relevo.inference;
+
+    known              text;
     default_capability text;
+    keywords           text[];
+    decoys             text[];
+    decoys_end         integer[];
     capabilities       text[];
     capability_masks   bigint[];
     types              text[];
     type_masks         bigint[];
     type_and_masks     bigint[];
-    said    text COLLATE "C" := coalesce(prompt, '');  -- whatever the collation of the column it comes from
-    folded  text COLLATE "C" := relevo.fold(said);
-    result  relevo.inference;
-    present bigint;
-    meant   bigint;
-    reasons text[];
+    headings           text[];
+
+    keyword text;
+    before  text COLLATE "C";  -- the character before a keyword
+    i       integer := 0;
+    d       integer := 1;
+    bit     bigint := 1;
     mask    bigint;
-    heading text;
     place   integer;
-    until   integer;
+    places  integer[];
+    plain   boolean;
+    present bigint := 0;  -- the keywords that are there
+    meant   bigint := 0;  -- those that begin a word, outside a decoy
+    cut     record;
     typed   text := '';
     able    text := '';
 BEGIN
-    SELECT b.empty_prompt_capability, b.capabilities, b.capability_masks, b.types, b.type_masks, b.type_and_masks,
-           k.present, k.meant, k.reasons, c.instructions, c.heading, c.place, c.until
-    INTO default_capability, capabilities, capability_masks, types, type_masks, type_and_masks,
-         present, meant, reasons, result.special_instructions, heading, place, until
-    FROM relevo.rulebook(rule_version, infer.vertical) AS b,
-         LATERAL relevo.find_keywords(said, folded, b.keywords, b.decoys, b.decoy_masks) AS k,
-         LATERAL relevo.find_instructions(said, folded, b.instruction_headings) AS c;
-    IF NOT FOUND THEN
+    FOREACH known IN ARRAY ARRAY[infer.vertical, '*'] LOOP
+        SELECT b.empty_prompt_capability, b.keywords, b.decoys, b.decoys_end, b.capabilities, b.capability_masks,
+               b.types, b.type_masks, b.type_and_masks, b.instruction_headings
+        INTO default_capability, keywords, decoys, decoys_end, capabilities, capability_masks,
+             types, type_masks, type_and_masks, headings
+        FROM relevo.rulebooks b WHERE b.version = rule_version AND b.vertical = known;
+        EXIT WHEN FOUND;
+    END LOOP;
+    IF keywords IS NULL THEN
         RAISE EXCEPTION 'there is no published rule set %', rule_version;
     END IF;
     result.low_confidence := false;
+
+    FOREACH keyword IN ARRAY keywords LOOP
+        i := i + 1;
+        place := strpos(folded COLLATE "C", keyword);
+        IF place > 0 THEN
+            present := present | bit;
+            before := CASE WHEN place > 1 THEN substr(folded, place - 1, 1) ELSE '' END;
+            plain := NOT (before BETWEEN 'a' AND 'z' OR before BETWEEN '0' AND '9');
+            WHILE plain AND d <= decoys_end[i] LOOP
+                plain := strpos(folded COLLATE "C", decoys[d]) = 0;
+                d := d + 1;
+            END LOOP;
+            IF plain THEN
+                meant := meant | bit;
+            ELSE
+                d := relevo.meant_place(folded, keyword,
+                                        decoys[CASE WHEN i > 1 THEN decoys_end[i - 1] ELSE 0 END + 1 : decoys_end[i]]);
+                IF d > 0 THEN
+                    meant := meant | bit;
+                    place := d;
+                END IF;
+            END IF;
+            IF shifted THEN
+                place := relevo.unfolded_place(said, place);
+            END IF;
+        END IF;
+        places := array_append(places, place);
+        d := decoys_end[i] + 1;
+        bit := bit << 1;
+    END LOOP;
 
     FOR i IN 1 .. cardinality(capabilities) LOOP
         mask := present & capability_masks[i];
         CONTINUE WHEN mask = 0;
         result.enabled_capabilities := array_append(result.enabled_capabilities, capabilities[i]);
+        d := relevo.deciding(mask, meant);
+        able := able || ', "' || capabilities[i] || '": {"keyword": "' || keywords[d] || '", "place": ' || places[d]
+             || CASE WHEN mask & meant = 0 THEN ', "confidence": "low"}' ELSE ', "confidence": "high"}' END;
         result.low_confidence := result.low_confidence OR mask & meant = 0;
-        able := able || ', "' || capabilities[i] || '": ' || reasons[relevo.deciding(mask, meant)];
     END LOOP;
     IF result.enabled_capabilities IS NULL THEN
         result.enabled_capabilities := ARRAY[CASE said WHEN '' THEN default_capability ELSE 'basic' END];
@@ -203,21 +210,29 @@ BEGIN
         result.assistant_type_id := types[i];
         FOREACH mask IN ARRAY ARRAY[present & type_masks[i], present & type_and_masks[i]] LOOP
             CONTINUE WHEN mask = 0;
+            d := relevo.deciding(mask, meant);
+            typed := typed || ', {"keyword": "' || keywords[d] || '", "place": ' || places[d]
+                  || CASE WHEN mask & meant = 0 THEN ', "confidence": "low"}' ELSE ', "confidence": "high"}' END;
             result.low_confidence := result.low_confidence OR mask & meant = 0;
-            typed := typed || ', ' || reasons[relevo.deciding(mask, meant)];
         END LOOP;
         EXIT;
     END LOOP;
 
-    result.truncated := coalesce(char_length(result.special_instructions) > 1000, false);
-    result.special_instructions := left(result.special_instructions, 1000);
-
     -- Put together as text, for that is three times as fast; rules' names hold nothing that JSON would escape.
-    result.provenance := '{"rule_version": ' || rule_version
-        || ', "assistant_type_id": [' || substr(typed, 3) || '], "enabled_capabilities": {' || substr(able, 3)
-        || '}, "special_instructions": '
-        || coalesce('{"heading": "' || heading || '", "place": ' || place || ', "until": ' || until
-                    || ', "confidence": "high"}', 'null') || '}';
+    typed := '{"rule_version": ' || rule_version || ', "assistant_type_id": [' || substr(typed, 3)
+          || '], "enabled_capabilities": {' || substr(able, 3) || '}, "special_instructions": ';
+    FOREACH keyword IN ARRAY headings LOOP
+        IF strpos(folded COLLATE "C", keyword) > 0 THEN
+            cut := relevo.find_instructions(said, folded, headings);
+            result.truncated := coalesce(char_length(cut.instructions) > 1000, false);
+            result.special_instructions := left(cut.instructions, 1000);
+            result.provenance := typed || coalesce('{"heading": "' || cut.heading || '", "place": ' || cut.place
+                || ', "until": ' || cut.until || ', "confidence": "high"}', 'null') || '}';
+            RETURN result;
+        END IF;
+    END LOOP;
+    result.truncated := false;
+    result.provenance := typed || 'null}';
     RETURN result;
 END $$;
 
