@@ -71,7 +71,7 @@ BEGIN
             place := relevo.unfolded_place(prompt, place);
             below := relevo.unfolded_place(prompt, below);
         END IF;
-        instructions := split_part(substr(prompt, below), '##', 1);
+        instructions := split_part(substr(prompt, below) COLLATE "C", '##', 1);
         until := below + char_length(instructions);
         instructions := ltrim(instructions, ':' || relevo.white_space());
         CONTINUE WHEN instructions = '';

@@ -36,12 +36,14 @@ LEFT JOIN LATERAL relevo.infer(c.system_prompt, t.vertical, {rule_version}) AS i
 
 -- tables --
 -- What the catalogue says of the mapped tables.
-SELECT to_regclass(format('%%I.%%I', s.schema, s."table"))::oid AS oid, s.kind,
+SELECT c.oid, s.kind,
        has_schema_privilege(n.oid, 'USAGE') AS may_enter,
        has_table_privilege(c.oid, 'SELECT') AS may_read,
        has_table_privilege(c.oid, 'UPDATE') AS may_update,
        pg_has_role(c.relowner, 'USAGE') AS may_alter,
-       c.relkind::text AS kind_of_relation,
+       c.relkind IN ('r', 'p') AS is_table,
+       (SELECT count(*) = 2 FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attname IN ('outcome', 'agent_version') AND NOT a.attisdropped) AS has_our_columns,
        c.relrowsecurity AND NOT (r.rolsuper OR r.rolbypassrls)
            AND (c.relforcerowsecurity OR NOT pg_has_role(c.relowner, 'USAGE')) AS rls_hides_rows,
        greatest(c.reltuples, 0)::bigint AS about_rows
@@ -57,6 +59,10 @@ JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %(schema)s AND c.relname = %(table)s AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
+
+-- probe --
+-- Whether the table can be read as mapped, each field as what it should be; reads no row.
+SELECT FROM {rows} AS probed LIMIT 0
 
 -- defects --
 -- Everything wrong with the rows themselves: what, how many, the first ten. Nothing here stops the move.
@@ -74,11 +80,13 @@ WITH scope AS (
     UNION ALL
     SELECT 'config_without_vertical', s.id::text
     FROM scope s JOIN {tenants} AS t ON t.id = s.business_id
-    WHERE t.vertical IS NULL OR btrim(t.vertical, E' \t\n\r\u00A0') = ''
+    WHERE t.vertical IS NULL OR btrim(t.vertical, {white_space}) = ''
     UNION ALL
     SELECT 'duplicate_config_id', id::text FROM scope GROUP BY id HAVING count(*) > 1
     UNION ALL
-    SELECT 'duplicate_business_id', t.id::text FROM {tenants} AS t GROUP BY t.id HAVING count(*) > 1
+    SELECT 'duplicate_business_id', t.id::text FROM {tenants} AS t
+    WHERE %(tenant_ids)s::uuid[] IS NULL OR t.id = ANY (%(tenant_ids)s::uuid[])
+    GROUP BY t.id HAVING count(*) > 1
     UNION ALL
     SELECT 'duplicate_phone_number', phone_number_id FROM scope
     WHERE phone_number_id <> '' AND is_active GROUP BY phone_number_id HAVING count(*) > 1
@@ -110,7 +118,7 @@ SELECT t.vertical AS vertical, count(*) AS many
 FROM {tenants} AS t
 WHERE EXISTS (SELECT FROM {configurations} AS c WHERE c.business_id = t.id)
   AND (%(tenant_ids)s::uuid[] IS NULL OR t.id = ANY (%(tenant_ids)s::uuid[]))
-  AND btrim(t.vertical, E' \t\n\r\u00A0') <> ''
+  AND btrim(t.vertical, {white_space}) <> ''
   AND NOT (t.vertical COLLATE "C" = ANY (%(known)s::text[]))
 GROUP BY t.vertical ORDER BY t.vertical COLLATE "C"
 
@@ -355,9 +363,9 @@ WHERE a.attrelid = to_regclass(format('%%I.%%I', %(schema)s::text, %(table)s::te
   AND a.attname = 'outcome' AND NOT a.attisdropped
 
 -- outcome_words --
--- Every outcome that calls would get, and how many.
-SELECT relevo.outcome_from_status(c.status) AS word, count(*) AS many FROM {calls} AS c
-WHERE %(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[])
+-- Every outcome that calls without one would get, and how many.
+SELECT relevo.outcome_from_status(c.status) AS word, count(*) AS many FROM {calls_with_outcome} AS c
+WHERE c.outcome IS NULL AND (%(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[]))
 GROUP BY 1 ORDER BY 1
 
 -- words_taken --
