@@ -115,8 +115,8 @@ RETURN strpos(reverse((CASE WHEN those & meant <> 0 THEN those & meant ELSE thos
 CREATE FUNCTION relevo.infer(prompt text, vertical text, rule_version integer) RETURNS relevo.inference
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = '' AS $$
 DECLARE
-    said    text := coalesce(prompt, '');
-    folded  text := relevo.fold(said);
+    said    text COLLATE "C" := coalesce(prompt, '');  -- whatever the collation of the column it comes from
+    folded  text COLLATE "C" := relevo.fold(said);
     shifted boolean := char_length(folded) <> char_length(said);
     result  relevo.inference;
 
