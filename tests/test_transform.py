@@ -380,7 +380,7 @@ def test_what_v2_would_not_carry_is_listed(connection: Connection, prompt: str |
 
 CORPUS: tuple[Case, ...] = tuple(
     (prompt, vertical)
-    for vertical in ("restaurant", "dental", "İstanbul")
+    for vertical in ("restaurant", "Restaurant", "dental", "İstanbul")
     for prompt in (
         *("CİTA İ ı Straße", "TRANSFERIR AL DOCTOR", "MENÚ\nmenú\nMenu\u0301", "A sus órdenes", "\u200b", " ", "i̇ I"),
         "Él.\n## INSTRUCCIONES ESPECIALES\u00a0\nİ ı ß\n## Wifi\n\u0301x",

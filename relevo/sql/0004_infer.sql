@@ -120,7 +120,7 @@ DECLARE
     shifted boolean := char_length(folded) <> char_length(said);
     result  relevo.inference;
 
-    known              text;
+    known              text COLLATE "C";
     default_capability text;
     keywords           text[];
     decoys             text[];
