@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -59,11 +60,36 @@ async def ready(database: Database) -> Database:
     return database
 
 
+@pytest_asyncio.fixture(scope="session")
+async def template(server: Server) -> AsyncIterator[str]:
+    """The name of a database with Relevo's schema and a small v1, to which nobody is connected: for copies."""
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE template_of_tests OWNER {OWNER}".encode())
+    async with Database(server.url("template_of_tests", OWNER)) as opened:
+        await migrations.up(opened)
+        await load_sample(opened)
+    yield "template_of_tests"
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute("DROP DATABASE template_of_tests WITH (FORCE)")
+
+
+@contextmanager
+def copied(server: Server, template: str) -> Iterator[str]:
+    """The connection string of a copy of a database, gone at the end of the block."""
+    name = f"copy_{next(_numbers)}"
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} OWNER {OWNER} STRATEGY file_copy".encode())
+    yield server.url(name, OWNER)
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
 @pytest_asyncio.fixture
-async def sampled(ready: Database) -> Database:
+async def sampled(server: Server, template: str) -> AsyncIterator[Database]:
     """A database with Relevo's schema and a small v1, broken rows included."""
-    await load_sample(ready)
-    return ready
+    with copied(server, template) as url:
+        async with Database(url) as opened:
+            yield opened
 
 
 async def load_sample(database: Database, *, tenants: int = 40, calls: int = 3_000) -> sample.SampleSummary:

@@ -48,17 +48,17 @@ def programs_of(version: int) -> Path | None:
 
 
 @contextmanager
-def running(version: int, programs: Path) -> Iterator[Server]:
-    """A fresh server, stopped and removed at the end of the block."""
+def running(version: int, programs: Path, *settings: str) -> Iterator[Server]:
+    """A fresh server, stopped and removed at the end of the block. ``settings`` win over those of the tests."""
     place = Path(tempfile.mkdtemp(prefix=f"relevo-test-{version}-"))
     place.chmod(0o755)
     data = place / "data"
     data.mkdir(mode=0o700)
     if is_root():
         os.chown(data, NOBODY, NOBODY)
-    server = Server(version, _free_port(), programs, data)
-    settings = ("fsync=off", "full_page_writes=off", "listen_addresses=127.0.0.1", "unix_socket_directories=")
-    options = " ".join(f"-c {setting}" for setting in (*settings, f"port={server.port}", "max_connections=150"))
+    server = Server(version, free_port(), programs, data)
+    ours = ("fsync=off", "full_page_writes=off", "listen_addresses=127.0.0.1", "unix_socket_directories=")
+    options = " ".join(f"-c {each}" for each in (*ours, f"port={server.port}", "max_connections=150", *settings))
     try:
         _run(programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8")
         server.control("-o", options, "-l", str(data / "server.log"), "start")
@@ -68,7 +68,8 @@ def running(version: int, programs: Path) -> Iterator[Server]:
         shutil.rmtree(place)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback that nobody has at the moment."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])

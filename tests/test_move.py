@@ -258,6 +258,21 @@ async def test_calls_of_a_partitioned_table(ready: Database) -> None:
     assert made.contents["public.voice_calls"]["rows"] == 500
 
 
+async def test_a_row_without_an_id_is_told_and_left(sampled: Database) -> None:
+    await change(
+        sampled,
+        """ALTER TABLE public.voice_agent_config DROP CONSTRAINT voice_agent_config_pkey;
+           ALTER TABLE public.voice_agent_config ALTER id DROP NOT NULL;
+           INSERT INTO public.voice_agent_config (business_id) SELECT id FROM public.businesses LIMIT 1""",
+    )
+    heard: list[events.Event] = []
+    foretold = await move(sampled, dry_run=True)
+    result = await move(sampled, heard.append)
+    assert result.success
+    assert result.migrated_configs == foretold.migrated_configs
+    assert any(isinstance(event, events.Note) and "without an id" in event.text for event in heard)
+
+
 async def test_a_vertical_without_rules_joins_the_catalogue(sampled: Database) -> None:
     await change(
         sampled,

@@ -185,6 +185,7 @@ async def test_functions_cannot_be_fooled_by_a_search_path(ready: Database) -> N
 async def test_invariants_are_constraints(ready: Database, table: str, insert: str) -> None:
     with pytest.raises(psycopg.IntegrityError):
         await change(ready, insert)
+    assert table in insert
 
 
 async def test_a_drafted_rule_set_changes_only_what_comes_after(ready: Database) -> None:
@@ -224,6 +225,8 @@ async def test_every_statement_prepares(sampled: Database) -> None:
         "checks": sql.SQL("true"),
         **DEFAULT.fill(),
         "derive": derive,
+        "rows": calls.rows(),
+        "white_space": sql.Literal(" "),
         "calls_table": calls.relation,
         "calls_with_outcome": calls.rows(also=("outcome",)),
         "leaf": calls.relation,
@@ -242,7 +245,9 @@ async def test_every_statement_prepares(sampled: Database) -> None:
             if UTILITY.search(query):  # PREPARE takes only what plans
                 continue
             parameters = sorted(set(PARAMETER.findall(query)))
-            numbered = PARAMETER.sub(lambda found: f"${parameters.index(found[1]) + 1}", query).replace("%%", "%")
+            for place, parameter in enumerate(parameters, start=1):
+                query = query.replace(f"%({parameter})s", f"${place}")
+            numbered = query.replace("%%", "%")
             await change(sampled, f"PREPARE {folder}_{name} AS {numbered}")
             prepared += 1
     assert prepared > 45

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 from uuid import UUID
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -27,6 +27,11 @@ from relevo.migration.run import (
     Options,
 )
 from relevo.migration.steps import verify as verifying
+
+
+def _within(most: int) -> Parameter:
+    return Parameter(validator=validators.Number(gte=1, lte=most))
+
 
 _COLOURS = {"blocker": "red", "warning": "yellow", "notice": "cyan"}
 
@@ -91,12 +96,12 @@ async def _propose(file: Path, common: Common) -> Answer:
 async def migrate(
     *,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
-    batch_size: WholeNumber = DEFAULT_BATCH_SIZE,
+    batch_size: Annotated[WholeNumber, _within(LARGEST_BATCH)] = DEFAULT_BATCH_SIZE,
     tenant_ids: TenantIds = None,
     skip_backup: Annotated[bool, Parameter(negative="")] = False,
     backup_calls: BackupCalls = "all",
     overrides: Path | None = None,
-    workers: WholeNumber = 1,
+    workers: Annotated[WholeNumber, _within(MOST_WORKERS)] = 1,
     resume: UUID | None = None,
     common: Common = ORDINARY,
 ) -> Answer:
@@ -122,12 +127,6 @@ async def migrate(
     resume
         The interrupted run to go on with.
     """
-    if not 1 <= batch_size <= LARGEST_BATCH:
-        raise UsageError(
-            f"there is no batch of {batch_size}", fix=f"give --batch-size 1 to {LARGEST_BATCH}; 100 is usual"
-        )
-    if not 1 <= workers <= MOST_WORKERS:
-        raise UsageError(f"there are no {workers} workers", fix=f"give --workers 1 to {MOST_WORKERS}")
     options = Options(
         dry_run=dry_run,
         batch_size=batch_size,

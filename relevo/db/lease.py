@@ -14,12 +14,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
+
 from relevo.db.pool import Connection, Database, first, one
 from relevo.db.statements import statement
 from relevo.errors import LeaseHeld, LeaseLost, RelevoError
 
 TIME_TO_LIVE_S = 15
 _RENEW_EVERY_S = 4
+_GIVE_BACK_WITHIN_S = 3  # where nobody answers any more, the error should not wait for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,8 @@ async def lease(database: Database, name: str) -> AsyncIterator[Lease]:
         renewal.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await renewal
-        with contextlib.suppress(RelevoError):  # a lost connection: the lease expires by itself
-            async with database.transaction() as connection:
+        with contextlib.suppress(RelevoError, TimeoutError):  # a lost connection: the lease expires by itself
+            async with asyncio.timeout(_GIVE_BACK_WITHIN_S), database.transaction() as connection:
                 await connection.execute(statement("db", "release_lease"), {"name": taken.name, "token": taken.token})
 
 
@@ -77,7 +80,7 @@ async def _take(database: Database, name: str) -> Lease:
 async def _renew(database: Database, held: Lease) -> None:
     while True:
         await asyncio.sleep(_RENEW_EVERY_S)
-        with contextlib.suppress(RelevoError):  # the next batch finds out by itself
+        with contextlib.suppress(RelevoError, psycopg.Error):  # the next batch finds out by itself
             async with database.transaction() as connection:
                 await connection.execute(
                     statement("db", "renew_lease"),

@@ -5,6 +5,7 @@ No session settings, no prepared statements, no session locks: what a transactio
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Literal
@@ -29,6 +30,9 @@ OLDEST_SERVER = 15
 LOCK_TIMEOUT = "2s"
 
 Connection = AsyncConnection[DictRow]
+
+# What the pool says of each broken connection goes to whoever has set up logging; for a person our one error is enough.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 # What text output, and so every checksum, would otherwise take from the session; and a killed client must
 # not leave its statement running and its locks held.
@@ -122,6 +126,8 @@ class Database:
             async with await self._connect() as connection:
                 version = connection.info.server_version // 10_000
         except psycopg.Error as error:
+            if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
+                raise _unreadable_url() from error
             raise _named(error, place) or error from error
         if version < OLDEST_SERVER:
             raise Refused(
@@ -159,8 +165,6 @@ def _named(error: psycopg.Error, place: str) -> RelevoError | None:
             f"the role may not do this at {place}: {first_line}",
             fix="connect as the owner, or grant the right",
         )
-    if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
-        return _unreadable_url()
     if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
         return _connection_lost(first_line, place)
     if isinstance(error, errors.AdminShutdown | errors.CrashShutdown | errors.CannotConnectNow):

@@ -23,6 +23,12 @@ def statements(folder: str) -> dict[str, str]:
     return dict(zip(parts[::2], (part.strip() for part in parts[1::2]), strict=True))
 
 
+def identifier(*parts: str) -> sql.Identifier:
+    """A name as it is found in a catalogue, quoted; its percent signs are no placeholders."""
+    return sql.Identifier(*(part.replace("%", "%%") for part in parts))
+
+
 def statement(folder: str, name: str, **fill: sql.Composable) -> sql.Composed:
-    """One statement, its braces filled. Raises KeyError for an unknown name."""
+    """One statement, its braces filled; always executed with parameters, be they none. Raises KeyError for an
+    unknown name."""
     return sql.SQL(statements(folder)[name]).format(**fill)

@@ -15,6 +15,7 @@ from typing import Any
 
 from psycopg import sql
 
+from relevo.db.statements import identifier
 from relevo.errors import ConfigurationError, nearest
 
 CONFIGURATION_FIELDS: Table[str, str] = MappingProxyType(
@@ -76,7 +77,7 @@ class Source:
     @property
     def relation(self) -> sql.Identifier:
         """The table, quoted."""
-        return sql.Identifier(self.schema, self.table)
+        return identifier(self.schema, self.table)
 
     def read(self, logical: str) -> sql.Composed:
         """One logical field, as an expression over the table's own columns."""

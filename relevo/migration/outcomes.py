@@ -71,9 +71,8 @@ async def inspect(connection: Connection, mapping: SourceMapping, tenant_ids: Se
     column = await first(connection, statement("migration", "outcome_column"), where)
     if column is None or (column["type"] == "text" and not column["checks"]):
         return Outcomes(calls, "text", None, {})
-    found = await every(
-        connection, statement("migration", "outcome_words", **mapping.fill()), {"tenant_ids": _listed(tenant_ids)}
-    )
+    query = statement("migration", "outcome_words", calls_with_outcome=calls.rows(also=("outcome",)))
+    found = await every(connection, query, {"tenant_ids": _listed(tenant_ids)})
     words = {row["word"]: row["many"] for row in found}
     checks = [
         sql.SQL("coalesce(({}), true)").format(sql.SQL(check.replace("%", "%%"))) for check in column["checks"] or []

@@ -11,6 +11,9 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
+import psycopg
+from psycopg import sql
+
 from relevo.db import migrations
 from relevo.db.pool import Connection, Database, every, one
 from relevo.db.statements import statement
@@ -30,6 +33,13 @@ class _Defect:
 
 __all__ = ["Finding", "blockers", "inspect", "refuse_blocked", "require_tenants", "rows", "structure"]
 
+# What relevo.white_space() says, which is not there before the schema is.
+_WHITE = {
+    "white_space": sql.Literal(
+        " \t\n\v\f\r\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f"
+        "\u205f\u3000\ufeff"
+    )
+}
 _SET_ASIDE = "the configuration is set aside in quarantine until this is corrected"
 _DEFECTS: Mapping[str, _Defect] = MappingProxyType(
     {
@@ -40,6 +50,9 @@ _DEFECTS: Mapping[str, _Defect] = MappingProxyType(
         ),
         "config_without_vertical": _Defect(
             "configurations of a business without a vertical", f"set its vertical; {_SET_ASIDE}"
+        ),
+        "config_without_id": _Defect(
+            "configurations without an id, which cannot be told apart and stay where they are", "give each row an id"
         ),
         "duplicate_config_id": _Defect(
             "configuration ids that occur more than once, so that rows cannot be told apart",
@@ -107,7 +120,18 @@ async def inspect(
 async def rows(connection: Connection, mapping: SourceMapping, *, tenant_ids: Sequence[UUID] | None) -> list[Finding]:
     """Defects of the rows in scope, all of them counted, and what v2 already holds."""
     scope = {"tenant_ids": list(tenant_ids) if tenant_ids is not None else None}
-    defects = await every(connection, statement("migration", "defects", **mapping.fill()), scope)
+    try:
+        async with connection.transaction():
+            defects = await every(connection, statement("migration", "defects", **_WHITE, **mapping.fill()), scope)
+    except psycopg.DataError as error:
+        return [
+            Finding(
+                "blocker",
+                "unreadable_value",
+                f"a value of v1 cannot be read: {error.diag.message_primary}",
+                "correct it, or say in relevo.toml how to read it: [source]",
+            )
+        ]
     findings = [_of_defect(row["code"], row["many"], tuple(map(str, row["first"]))) for row in defects]
     try:
         await migrations.require(connection)
@@ -143,9 +167,8 @@ def _of_defect(code: str, many: int, examples: tuple[str, ...]) -> Finding:
 
 async def _unruled_verticals(connection: Connection, mapping: SourceMapping, scope: dict[str, Any]) -> list[Finding]:
     known = [row["vertical"] for row in await every(connection, statement("migration", "verticals_known"))]
-    verticals = await every(
-        connection, statement("migration", "verticals_without_rules", **mapping.fill()), {**scope, "known": known}
-    )
+    query = statement("migration", "verticals_without_rules", **_WHITE, **mapping.fill())
+    verticals = await every(connection, query, {**scope, "known": known})
     if not verticals:
         return []
     total = sum(row["many"] for row in verticals)

@@ -83,7 +83,7 @@ def _nearest_table(source: Source, tables: Tables) -> str | None:
     if source.name in tables:
         return source.name
     names = (source.table, *_OTHER_NAMES[source.kind])
-    bare = {table.rpartition(".")[2].lower(): table for table in reversed(tables)}
+    bare = {table.rpartition(".")[2].lower(): table for table in reversed(list(tables))}
     by_name = [bare[name] for name in names if name in bare]
     alike = [bare[name] for name in difflib.get_close_matches(source.table, list(bare), n=1, cutoff=0.7)]
     return next(iter([*by_name, *alike]), None)

@@ -58,17 +58,26 @@ async def _run(
     await migrations.up(database)
     decided = await overrides.check(database, mapping, tables)
     async with lease(database, LEASE) as held:
+        findings = await _look(database, mapping, options)
         run = await runs.begin(database, held, options, decided, who, clock, emit)
-        return await _move(Work(database, mapping, run, held, clock, emit), who)
+        return await _move(Work(database, mapping, run, held, clock, emit), who, findings)
 
 
-async def _move(work: Work, who: runs.Who) -> MoveResult:
+async def _look(database: Database, mapping: SourceMapping, options: Options) -> list[preflight.Finding]:
+    """What is wrong with the rows. Raises Refused for what blocks, before anything is written."""
+    async with database.transaction(read_only=True, snapshot=True) as connection:
+        findings = await preflight.rows(connection, mapping, tenant_ids=options.tenant_ids)
+    preflight.refuse_blocked(findings)
+    return findings
+
+
+async def _move(work: Work, who: runs.Who, findings: list[preflight.Finding]) -> MoveResult:
     result = MoveResult(run_id=work.run.id)
     announce = _announcer(work.emit)
     announce()
     await _backup(work, who, result)
     announce()
-    await _validate(work)
+    await _validate(work, findings)
     announce()
     await _configurations(work, result)
     announce()
@@ -86,12 +95,10 @@ async def _backup(work: Work, who: runs.Who, result: MoveResult) -> None:
     work.emit(events.StepFinished(f"backup {result.backup_id}, read back and verified"))
 
 
-async def _validate(work: Work) -> None:
-    async with work.database.transaction(read_only=True, snapshot=True) as connection:
-        findings = await preflight.rows(connection, work.mapping, tenant_ids=work.run.tenant_ids)
+async def _validate(work: Work, findings: list[preflight.Finding]) -> None:
+    """Tell and keep what was found; it was looked for before anything was written."""
     for finding in findings:
         work.emit(events.Note(finding.message, warning=finding.severity != "notice"))
-    preflight.refuse_blocked(findings)
     async with work.database.transaction() as connection:
         found = {finding.code: finding.count for finding in findings}
         await work.save(connection, "validate", {"found": found}, finished=True)

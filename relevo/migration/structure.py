@@ -66,17 +66,24 @@ def _of_table(source: Source, fact: dict[str, Any]) -> list[Finding]:
                 f'name the table in relevo.toml: [source.{source.kind}] table = "…"',
             )
         ]
-    if not fact["may_enter"] or not fact["may_read"]:
-        return [_denied(source, "SELECT")]
+    if denied := _denied(source, fact):
+        return [denied]
     findings = []
-    if source.kind != "tenants" and not fact["may_update"]:
-        findings.append(_denied(source, "UPDATE"))  # configurations are read FOR SHARE, which asks for it too
-    if source.kind == "calls" and not fact["may_alter"]:
+    if source.kind != "tenants" and not fact["is_table"]:
+        findings.append(
+            Finding(
+                "blocker",
+                "not_a_table",
+                f"{source.name} is a view or a foreign table, so its rows can be neither locked nor given a column",
+                f'name the table behind it in relevo.toml: [source.{source.kind}] table = "…"',
+            )
+        )
+    if source.kind == "calls" and not fact["may_alter"] and not fact["has_our_columns"]:
         findings.append(
             Finding(
                 "blocker",
                 "not_owner",
-                f"{source.name} belongs to another role, so its column outcome cannot be added",
+                f"{source.name} belongs to another role, so its columns outcome and agent_version cannot be added",
                 f"connect as the owner of {source.name}, or as a member of that role",
             )
         )
@@ -92,12 +99,21 @@ def _of_table(source: Source, fact: dict[str, Any]) -> list[Finding]:
     return findings
 
 
-def _denied(source: Source, right: str) -> Finding:
+def _denied(source: Source, fact: dict[str, Any]) -> Finding | None:
+    """The first right that is missing; None when all are there."""
+    if not fact["may_enter"]:
+        right, on = "USAGE", f"schema {source.schema}"
+    elif not fact["may_read"]:
+        right, on = "SELECT", source.name
+    elif source.kind != "tenants" and not fact["may_update"]:  # configurations are read FOR SHARE, which asks for it
+        right, on = "UPDATE", source.name
+    else:
+        return None
     return Finding(
         "blocker",
         "no_privilege",
-        f"this role may not {right} from {source.name}",
-        f"GRANT {right} ON {source.name} to it, or connect as the owner",
+        f"this role lacks the right {right} on {on}",
+        f"GRANT {right} ON {on} to it, or connect as the owner",
     )
 
 
@@ -116,7 +132,25 @@ async def _of_columns(connection: Connection, source: Source) -> list[Finding]:
         if logical not in source.fields and logical not in columns
     ]
     wrong = [await _of_expression(connection, source, logical) for logical in source.fields]
-    return [*missing, *(finding for finding in wrong if finding)]
+    found_wrong = [*missing, *(finding for finding in wrong if finding)]
+    return found_wrong or await _of_types(connection, source)
+
+
+async def _of_types(connection: Connection, source: Source) -> list[Finding]:
+    """A column whose type PostgreSQL cannot make into what it should be."""
+    try:
+        async with connection.transaction():
+            await every(connection, statement("migration", "probe", rows=source.rows()))
+    except psycopg.ProgrammingError as error:
+        return [
+            Finding(
+                "blocker",
+                "cannot_be_read",
+                f"{source.name} cannot be read as it should be: {error.diag.message_primary}",
+                f"say how to read that column in relevo.toml: [source.{source.kind}.fields]",
+            )
+        ]
+    return []
 
 
 async def _of_expression(connection: Connection, source: Source, logical: str) -> Finding | None:

@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 from relevo import events
 from relevo.clock import Clock
 from relevo.db.pool import Connection, Database, every, one
-from relevo.db.statements import statement
+from relevo.db.statements import identifier, statement
 from relevo.errors import MoveFailed
 from relevo.migration.mapping import SourceMapping
 from relevo.migration.run import BackupCalls, Work, audit
@@ -40,7 +40,7 @@ class Target:
     @property
     def relation(self) -> sql.Identifier:
         """The table, quoted."""
-        return sql.Identifier(self.schema, self.table)
+        return identifier(self.schema, self.table)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,19 +167,19 @@ async def _copy(
             "names"
         ]
     )
-    columns = sql.SQL(", ").join(map(sql.Identifier, names))
-    copy_name = f"{target.table[:40]}_{backup_id.hex[:12]}"
-    copy = sql.Identifier(_SCHEMA, copy_name)
+    columns = sql.SQL(", ").join(map(identifier, names))
+    copy_name = f"{_cut(target.table)}_{backup_id.hex[:12]}"
+    copy = identifier(_SCHEMA, copy_name)
     fill: dict[str, sql.Composable] = {"copy": copy, "columns": columns, "relation": target.relation}
-    await connection.execute(statement("backup", "create_copy", **fill))
-    await connection.execute(statement("backup", "seclude_copy", copy=copy))
+    await connection.execute(statement("backup", "create_copy", **fill), {})
+    await connection.execute(statement("backup", "seclude_copy", copy=copy), {})
     leaves = await every(connection, statement("migration", "leaves"), {"schema": target.schema, "table": target.table})
     copied = 0
     for leaf in leaves:
         insert = statement(
             "backup",
             "fill_copy",
-            leaf=sql.Identifier(leaf["schema"], leaf["table"]),
+            leaf=identifier(leaf["schema"], leaf["table"]),
             scope=target.of_tenants,
             **fill,
         )
@@ -193,6 +193,11 @@ async def _copy(
         scope,
     )
     return {"copy": f"{_SCHEMA}.{copy_name}", "columns": list(names), **sums}
+
+
+def _cut(table: str) -> str:
+    """A table's name, short enough to have something appended: PostgreSQL counts bytes, and cuts after 63."""
+    return table.encode()[:40].decode(errors="ignore")
 
 
 async def _read_back(database: Database, backup_id: UUID, contents: dict[str, dict[str, Any]], clock: Clock) -> None:
@@ -210,8 +215,8 @@ async def _checksum_of_copy(connection: Connection, recorded: dict[str, Any]) ->
     query = statement(
         "backup",
         "checksum",
-        columns=sql.SQL(", ").join(map(sql.Identifier, recorded["columns"])),
-        relation=sql.Identifier(*recorded["copy"].split(".", 1)),
+        columns=sql.SQL(", ").join(map(identifier, recorded["columns"])),
+        relation=identifier(*recorded["copy"].split(".", 1)),
         scope=sql.SQL("true"),
     )
     row = await one(connection, query)

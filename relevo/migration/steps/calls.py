@@ -14,7 +14,7 @@ from psycopg import errors, sql
 from relevo import events
 from relevo.db.patience import patiently
 from relevo.db.pool import Connection, every, one
-from relevo.db.statements import statement
+from relevo.db.statements import identifier, statement
 from relevo.migration.mapping import Source
 from relevo.migration.outcomes import Outcomes
 from relevo.migration.run import Work
@@ -76,7 +76,7 @@ async def _add_columns(work: Work) -> None:
         with attempt:
             async with work.database.transaction(patient=True) as connection:
                 await work.lease.hold(connection)
-                await connection.execute(statement("migration", "add_call_columns", calls_table=calls.relation))
+                await connection.execute(statement("migration", "add_call_columns", calls_table=calls.relation), {})
 
 
 async def _set_outcomes(work: Work, outcomes: Outcomes, progress: Progress) -> None:
@@ -89,7 +89,7 @@ async def _set_outcomes(work: Work, outcomes: Outcomes, progress: Progress) -> N
     for number, table in enumerate(tables):
         if number < progress.leaf:
             continue
-        leaf = sql.Identifier(table["schema"], table["table"])
+        leaf = identifier(table["schema"], table["table"])
         before = sum(each["pages"] for each in tables[:number])
         while progress.page < table["pages"]:
             await throttle.yield_to_others()
@@ -118,7 +118,7 @@ async def _batch(work: Work, outcomes: Outcomes, leaf: sql.Identifier, progress:
 
 async def _sweep(work: Work, outcomes: Outcomes, tables: Sequence[dict[str, Any]], progress: Progress) -> None:
     for table in tables:
-        leaf = sql.Identifier(table["schema"], table["table"])
+        leaf = identifier(table["schema"], table["table"])
         progress.page = 0
         while progress.page < table["pages"] * 2 + _FIRST_PAGES:
             await _batch(work, outcomes, leaf, progress, _MOST_PAGES)

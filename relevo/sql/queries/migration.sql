@@ -82,7 +82,9 @@ WITH scope AS (
     FROM scope s JOIN {tenants} AS t ON t.id = s.business_id
     WHERE t.vertical IS NULL OR btrim(t.vertical, {white_space}) = ''
     UNION ALL
-    SELECT 'duplicate_config_id', id::text FROM scope GROUP BY id HAVING count(*) > 1
+    SELECT 'config_without_id', coalesce(business_id::text, '') FROM scope WHERE id IS NULL
+    UNION ALL
+    SELECT 'duplicate_config_id', id::text FROM scope WHERE id IS NOT NULL GROUP BY id HAVING count(*) > 1
     UNION ALL
     SELECT 'duplicate_business_id', t.id::text FROM {tenants} AS t
     WHERE %(tenant_ids)s::uuid[] IS NULL OR t.id = ANY (%(tenant_ids)s::uuid[])
@@ -189,13 +191,13 @@ UPDATE relevo.runs SET types_added = types_added || %(types)s::text[] WHERE id =
 
 -- count_configurations --
 SELECT count(*) AS total FROM {configurations} AS c
-WHERE (%(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[]))
+WHERE c.id IS NOT NULL AND (%(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[]))
   AND (%(config_ids)s::uuid[] IS NULL OR c.id = ANY (%(config_ids)s::uuid[]))
 
 -- split_configurations --
 -- The keys that end each of some ranges of equal size; the last range has no end.
 SELECT percentile_disc(%(shares)s::float8[]) WITHIN GROUP (ORDER BY c.id)::text[] AS ends FROM {configurations} AS c
-WHERE (%(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[]))
+WHERE c.id IS NOT NULL AND (%(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[]))
   AND (%(config_ids)s::uuid[] IS NULL OR c.id = ANY (%(config_ids)s::uuid[]))
 
 -- copy_batch --
@@ -204,7 +206,7 @@ WHERE (%(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uu
 -- or deletion falls between reading and writing.
 WITH batch AS MATERIALIZED (
     SELECT c.* FROM {configurations} AS c
-    WHERE (%(after)s::uuid IS NULL OR c.id > %(after)s::uuid)
+    WHERE c.id IS NOT NULL AND (%(after)s::uuid IS NULL OR c.id > %(after)s::uuid)
       AND (%(until)s::uuid IS NULL OR c.id <= %(until)s::uuid)
       AND (%(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[]))
       AND (%(config_ids)s::uuid[] IS NULL OR c.id = ANY (%(config_ids)s::uuid[]))
@@ -263,7 +265,7 @@ SELECT count(*) FILTER (WHERE d.defect IS NULL AND v.id IS NULL) AS migrated,
 FROM ({derive}) AS d
 LEFT JOIN public.voice_assistant_configs v ON v.id = d.id
 LEFT JOIN relevo.config_origins o ON o.config_id = v.id
-WHERE %(tenant_ids)s::uuid[] IS NULL OR d.business_id = ANY (%(tenant_ids)s::uuid[])
+WHERE d.id IS NOT NULL AND (%(tenant_ids)s::uuid[] IS NULL OR d.business_id = ANY (%(tenant_ids)s::uuid[]))
 
 -- review_count --
 SELECT count(*) AS many
@@ -276,7 +278,7 @@ WHERE cardinality(o.review) > 0
 -- compared field by field. ``fields`` names what differs; ``missing`` says there is no v2 row at all.
 WITH batch AS MATERIALIZED (
     SELECT c.* FROM {configurations} AS c
-    WHERE (%(after)s::uuid IS NULL OR c.id > %(after)s::uuid)
+    WHERE c.id IS NOT NULL AND (%(after)s::uuid IS NULL OR c.id > %(after)s::uuid)
       AND (%(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[]))
       AND (%(config_ids)s::uuid[] IS NULL OR c.id = ANY (%(config_ids)s::uuid[]))
     ORDER BY c.id
@@ -474,7 +476,7 @@ WHERE r.id = %(run_id)s AND t.id = ANY (r.types_added)
 
 -- next_key --
 SELECT c.id::text AS id FROM {configurations} AS c
-WHERE (%(after)s::uuid IS NULL OR c.id > %(after)s::uuid)
+WHERE c.id IS NOT NULL AND (%(after)s::uuid IS NULL OR c.id > %(after)s::uuid)
   AND (%(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[]))
   AND (%(config_ids)s::uuid[] IS NULL OR c.id = ANY (%(config_ids)s::uuid[]))
 ORDER BY c.id LIMIT 1
@@ -596,7 +598,7 @@ DELETE FROM relevo.quarantine q WHERE NOT EXISTS (SELECT FROM {configurations} A
 -- One batch of what a person should look at before it goes live, prompt beside result.
 WITH batch AS MATERIALIZED (
     SELECT c.* FROM {configurations} AS c
-    WHERE (%(after)s::uuid IS NULL OR c.id > %(after)s::uuid)
+    WHERE c.id IS NOT NULL AND (%(after)s::uuid IS NULL OR c.id > %(after)s::uuid)
       AND (%(tenant_ids)s::uuid[] IS NULL OR c.business_id = ANY (%(tenant_ids)s::uuid[]))
     ORDER BY c.id
     LIMIT %(batch_size)s
