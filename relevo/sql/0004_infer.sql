@@ -20,7 +20,7 @@ RETURN E' \t\n\x0B\f\r\u00A0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u20
 
 -- Lower case without accents. The accents of written Spanish are replaced one by one, for normalising a
 -- whole prompt costs five times as much; whatever other letters there are take the long way. Only marks that
--- stand as code points of their own change the length: see relevo.unfolded_place. That is why each letter is
+-- stand as code points of their own change the length: see relevo.unfolded_places. That is why each letter is
 -- normalised by itself: normalising all would also join and part what is written in other scripts.
 CREATE FUNCTION relevo.fold(prompt text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = '' AS $$
@@ -45,13 +45,13 @@ BEGIN
     RETURN lower(folded);
 END $$;
 
--- Where a place in the folded prompt lies in the prompt as written, when marks of their own were left out.
--- One past the end stays one past the end. Costs a scan of the prompt.
-CREATE FUNCTION relevo.unfolded_place(prompt text, place integer) RETURNS integer
+-- Where each place in the folded prompt lies in the prompt as written, when marks of their own were left out;
+-- one past the end included. Costs a scan of the prompt.
+CREATE FUNCTION relevo.unfolded_places(prompt text) RETURNS integer[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN coalesce((SELECT spot FROM regexp_split_to_table(prompt, '') WITH ORDINALITY AS each(letter, spot)
-                 WHERE letter COLLATE "C" !~ '[\u0300-\u036F]' ORDER BY spot
-                 LIMIT 1 OFFSET place - 1), char_length(prompt) + 1);
+RETURN (SELECT array_agg(spot::integer ORDER BY spot) FILTER (WHERE letter COLLATE "C" !~ '[\u0300-\u036F]')
+               || char_length(prompt) + 1
+        FROM regexp_split_to_table(prompt, '') WITH ORDINALITY AS each(letter, spot));
 
 -- The special instructions of a prompt: below the first heading, in order of preference, that has anything
 -- below it; up to the next "##" or the end.
@@ -61,6 +61,7 @@ CREATE FUNCTION relevo.find_instructions(prompt text, folded text, headings text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = '' AS $$
 DECLARE
     shifted boolean := char_length(folded) <> char_length(prompt);
+    places  integer[];
     below   integer;  -- where the text below the heading begins
 BEGIN
     FOREACH heading IN ARRAY headings LOOP
@@ -68,8 +69,9 @@ BEGIN
         CONTINUE WHEN place = 0;
         below := place + char_length(heading);
         IF shifted THEN
-            place := relevo.unfolded_place(prompt, place);
-            below := relevo.unfolded_place(prompt, below);
+            places := coalesce(places, relevo.unfolded_places(prompt));
+            place := places[place];
+            below := places[below];
         END IF;
         instructions := split_part(substr(prompt, below) COLLATE "C", '##', 1);
         until := below + char_length(instructions);
@@ -140,6 +142,7 @@ DECLARE
     mask    bigint;
     place   integer;
     places  integer[];
+    spots   integer[];
     plain   boolean;
     present bigint := 0;  -- the keywords that are there
     meant   bigint := 0;  -- those that begin a word, outside a decoy
@@ -182,7 +185,8 @@ BEGIN
                 END IF;
             END IF;
             IF shifted THEN
-                place := relevo.unfolded_place(said, place);
+                spots := coalesce(spots, relevo.unfolded_places(said));
+                place := spots[place];
             END IF;
         END IF;
         places := array_append(places, place);
@@ -246,22 +250,26 @@ INSERT INTO relevo.platform_defaults (field, template) VALUES
     ('assistant_name', 'Asistente de {business}'),
     ('first_message', '¡Gracias por llamar a {business}! ¿En qué puedo ayudarle?');
 
-CREATE FUNCTION relevo.is_customised(of_field text, written text, business text) RETURNS boolean
+-- What a field reads like by default, with {business} in it; and whether what is written is something else.
+CREATE FUNCTION relevo.defaults_of(of_field text) RETURNS text[]
 LANGUAGE sql STABLE PARALLEL SAFE
-RETURN btrim(coalesce(written, ''), relevo.white_space()) <> '' AND NOT EXISTS (
-    SELECT FROM relevo.platform_defaults d
-    WHERE d.field = of_field AND written = replace(d.template, '{business}', coalesce(business, '')));
+RETURN (SELECT array_agg(template) FROM relevo.platform_defaults WHERE field = of_field);
+
+CREATE FUNCTION relevo.is_customised(written text, business text, defaults text[]) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN btrim(coalesce(written, ''), relevo.white_space()) <> ''
+   AND coalesce(replace(written COLLATE "C", nullif(business, ''), '{business}') <> ALL (defaults), true);
 
 -- Why a person should look at a configuration before it goes live: what was inferred without certainty or cut, unless
 -- somebody has decided it since (``overridden``), and what v2 derives anew though somebody had written it.
 CREATE FUNCTION relevo.review_reasons(inferred relevo.inference, overridden text[],
-                                      assistant_name text, first_message text, business text) RETURNS text[]
-LANGUAGE sql STABLE PARALLEL SAFE
+                                      has_own_name boolean, has_own_greeting boolean) RETURNS text[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN array_remove(ARRAY[
     CASE WHEN (inferred).low_confidence AND overridden IS NULL THEN 'low_confidence' END,
     CASE WHEN (inferred).truncated AND NOT 'special_instructions' = ANY (coalesce(overridden, '{}')) THEN 'truncated' END,
-    CASE WHEN relevo.is_customised('assistant_name', assistant_name, business) THEN 'customised_name' END,
-    CASE WHEN relevo.is_customised('first_message', first_message, business) THEN 'customised_greeting' END
+    CASE WHEN has_own_name THEN 'customised_name' END,
+    CASE WHEN has_own_greeting THEN 'customised_greeting' END
 ], NULL);
 
 -- Whether a line is a heading, and of what: '' is no heading, '?' one that no rule knows.

@@ -20,13 +20,17 @@ SELECT c.id, c.business_id, c.vapi_assistant_id, c.phone_number_id,
        CASE WHEN w.fields IS NULL THEN i.provenance
             ELSE i.provenance || jsonb_build_object('overridden', w.fields) END AS provenance,
        CASE WHEN d.defect IS NULL
-            THEN relevo.review_reasons(i, w.fields, c.assistant_name, c.first_message, t.name) END AS review,
+            THEN relevo.review_reasons(i, w.fields,
+                                       relevo.is_customised(c.assistant_name, t.name, defaults.names),
+                                       relevo.is_customised(c.first_message, t.name, defaults.greetings)) END AS review,
        c.system_prompt AS prompt, c.assistant_name, c.first_message,
        t.vertical, t.name AS business_name,
        d.defect
 FROM {configurations} AS c
 LEFT JOIN {tenants} AS t ON t.id = c.business_id
 LEFT JOIN {overrides} AS w ON w.config_id = c.id
+CROSS JOIN (SELECT relevo.defaults_of('assistant_name') AS names,
+                   relevo.defaults_of('first_message') AS greetings OFFSET 0) AS defaults
 CROSS JOIN LATERAL (SELECT CASE
     WHEN c.business_id IS NULL THEN 'no_business'
     WHEN t.id IS NULL THEN 'unknown_business'
@@ -213,9 +217,12 @@ WITH batch AS MATERIALIZED (
     ORDER BY c.id
     LIMIT %(batch_size)s
     FOR SHARE OF c
+), present AS MATERIALIZED (
+    -- By array: looked up by key. Joined, the planner would read all of v2 for each batch.
+    SELECT v.id FROM public.voice_assistant_configs v WHERE v.id = ANY (ARRAY(SELECT b.id FROM batch b))
 ), derived AS MATERIALIZED (
     SELECT * FROM ({derive}) AS d
-    WHERE NOT EXISTS (SELECT FROM public.voice_assistant_configs v WHERE v.id = d.id)
+    WHERE NOT EXISTS (SELECT FROM present v WHERE v.id = d.id)
 ), inserted AS (
     INSERT INTO public.voice_assistant_configs
            (id, business_id, assistant_type_id, vapi_assistant_id, phone_number_id, voice_id, voice_speed,
@@ -306,9 +313,13 @@ WITH batch AS MATERIALIZED (
                CASE WHEN o.config_id IS NOT NULL AND o.provenance IS DISTINCT FROM e.provenance THEN 'provenance' END
            ], NULL) AS fields
     FROM ({derive}) AS e
-    LEFT JOIN public.voice_assistant_configs v ON v.id = e.id
-    LEFT JOIN relevo.config_origins o ON o.config_id = e.id
-    LEFT JOIN relevo.quarantine q ON q.config_id = e.id::text
+    -- By array, as in the copy: looked up by key, however large the tables are.
+    LEFT JOIN (SELECT * FROM public.voice_assistant_configs
+               WHERE id = ANY (ARRAY(SELECT b.id FROM batch b))) AS v ON v.id = e.id
+    LEFT JOIN (SELECT * FROM relevo.config_origins
+               WHERE config_id = ANY (ARRAY(SELECT b.id FROM batch b))) AS o ON o.config_id = e.id
+    LEFT JOIN (SELECT * FROM relevo.quarantine
+               WHERE config_id = ANY (ARRAY(SELECT b.id::text FROM batch b))) AS q ON q.config_id = e.id::text
 )
 SELECT count(*) AS seen,
        count(*) FILTER (WHERE NOT missing AND fields = ARRAY[]::text[]) AS matched,
