@@ -1,0 +1,66 @@
+"""``python -m bench``: every figure beside what it is compared with, measured in turn in one run."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from bench import calls, memory, move, profile
+from bench.figures import Figure, table
+from bench.place import place
+
+ROUNDS = 3
+
+
+def main() -> None:
+    """Measure, print, store."""
+    options = _options()
+    load = os.getloadavg()[0]
+    figures, shares = asyncio.run(_measured(options))
+    print(f"\nBest of {ROUNDS}, in turn; {os.cpu_count()} cores, load {load:.1f} before it began\n")
+    if figures:
+        print(table(figures))
+    if shares:
+        print(f"\nWhere the copy's time goes\n\n{profile.told(shares)}")
+    if options.json:
+        stored = [{**asdict(each), "ratio": each.ratio, "reached": each.reached} for each in figures]
+        document = {"load": load, "figures": stored, "profile": [asdict(share) for share in shares]}
+        options.json.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument("--rows", type=int, default=20_000, help="configurations to copy")
+    parser.add_argument("--calls", type=int, help="calls; 300,000, or 3,000,000 with --full")
+    parser.add_argument("--full", action="store_true", help="a million configurations, three million calls")
+    parser.add_argument("--only", choices=("move", "memory", "calls", "profile"), help="one part alone")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="store the figures")
+    return parser.parse_args()
+
+
+async def _measured(options: argparse.Namespace) -> tuple[list[Figure], list[profile.Share]]:
+    figures: list[Figure] = []
+    shares: list[profile.Share] = []
+    sizes = (10_000, 100_000, 1_000_000) if options.full else (10_000, 100_000)
+    many = options.calls or (3_000_000 if options.full else 300_000)
+    with place() as server:
+        for part in (options.only,) if options.only else ("move", "memory", "calls", "profile"):
+            print(f"measuring: {part} …", file=sys.stderr)
+            match part:
+                case "move":
+                    figures += await move.compare(server, options.rows, ROUNDS)
+                case "memory":
+                    figures += await memory.compare(server, sizes)
+                case "calls":
+                    figures += await calls.compare(server, many, ROUNDS)
+                case "profile":
+                    shares = await profile.profile(server, options.rows // 4)
+    return figures, shares
+
+
+main()
