@@ -301,6 +301,8 @@ async def test_what_is_retried_unchanged_stays_with_its_reason_and_goes_once_men
 
 # Others are at work too
 
+LONGEST_S = 30  # a run that still waits then, waits for ever
+
 
 @pytest.mark.parametrize(
     ("load", "told"),
@@ -351,8 +353,8 @@ async def test_a_run_gives_way_to_whoever_waits_for_a_lock(sampled: Database) ->
                 heard.append(event.text)
                 freed.append(asyncio.get_running_loop().create_task(holder.rollback()))
 
-        result = await move(sampled, sink)
-        await waiting
+        result = await asyncio.wait_for(move(sampled, sink), LONGEST_S)
+        await asyncio.wait_for(waiting, LONGEST_S)
         await waiter.close()
     assert result.success
     assert heard == ["giving way: 1 sessions wait for locks"]
@@ -387,7 +389,7 @@ async def test_a_lock_that_others_hold_is_waited_for_in_short_tries(
                 heard.append(event.text)
                 other.rollback()
 
-        result = await move(sampled, sink)
+        result = await asyncio.wait_for(move(sampled, sink), LONGEST_S)
     assert heard == [told]
     assert result.success
     assert await value(sampled, "SELECT count(*) FROM public.voice_calls WHERE outcome IS NULL") == 0
