@@ -6,8 +6,10 @@ A setting has one name: ``database_url`` is ``RELEVO_DATABASE_URL`` in the envir
 
 from __future__ import annotations
 
+import difflib
+import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,7 @@ def load(file: Path | None = None, *, database_url: str | None = None) -> Settin
 
     Raises ConfigurationError naming the file, the key and the mistake.
     """
+    _refuse_misspelt(os.environ)
     try:
         settings = Settings(**_read(file or DEFAULT_FILE, required=file is not None))
     except ValidationError as error:
@@ -68,6 +71,15 @@ def load(file: Path | None = None, *, database_url: str | None = None) -> Settin
     if not database_url.strip():
         raise ConfigurationError("--database-url is empty", fix="give a URL, or leave it out")
     return settings.model_copy(update={"database_url": database_url})
+
+
+def _refuse_misspelt(environment: Mapping[str, str]) -> None:
+    """A name that is almost one of ours would otherwise be passed over in silence, and the wrong database used."""
+    known = [f"RELEVO_{name.upper()}" for name in Settings.model_fields]
+    for name in environment:
+        meant = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        if name.startswith("RELEVO_") and meant and name not in known:
+            raise ConfigurationError(f"{name} in the environment is no setting", fix=f"write {meant[0]}, or unset it")
 
 
 def _read(file: Path, *, required: bool) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import pytest
 from relevo import events
 from relevo.db.lease import lease
 from relevo.db.pool import Database
-from relevo.errors import LeaseHeld, LeaseLost, MoveFailed, Refused, UnknownName
+from relevo.errors import LeaseHeld, LeaseLost, MoveFailed, Refused, SchemaMissing, UnknownName
 from relevo.migration import runner
 from relevo.migration.run import MoveResult, Options
 from relevo.migration.steps import backup
@@ -240,6 +240,23 @@ async def test_an_outcome_that_is_there_is_kept(sampled: Database) -> None:
     )
 
 
+async def test_a_call_its_table_refuses_to_change_is_left_alone_and_counted(sampled: Database) -> None:
+    await change(
+        sampled,
+        """CREATE FUNCTION public.guard() RETURNS trigger LANGUAGE plpgsql AS $$
+           BEGIN RAISE EXCEPTION 'archived'; END $$;
+           CREATE TRIGGER guard BEFORE UPDATE ON public.voice_calls FOR EACH ROW
+           WHEN (OLD.id::text < '01') EXECUTE FUNCTION public.guard()""",
+    )
+    guarded = await value(sampled, "SELECT count(*) FROM public.voice_calls WHERE id::text < '01'")
+    result = await move(sampled)
+    assert result.success
+    assert guarded > 3
+    assert result.refused_outcomes == guarded
+    assert result.updated_calls == await value(sampled, "SELECT count(*) - %s FROM public.voice_calls", (guarded,))
+    assert await value(sampled, "SELECT count(*) FROM public.voice_calls WHERE outcome IS NULL") == guarded
+
+
 async def test_calls_of_a_partitioned_table(ready: Database) -> None:
     await load_sample(ready, tenants=5, calls=500)
     await change(ready, "ALTER TABLE public.voice_calls RENAME TO old_calls")
@@ -408,6 +425,13 @@ async def test_who_lost_the_lease_writes_nothing_more(sampled: Database) -> None
         await move(sampled, on_event, batch_size=5)
     assert len(stolen) == 1
     assert not (await rows(sampled, "SELECT FROM relevo.runs WHERE state <> 'running'"))
+
+
+async def test_a_run_to_resume_on_a_database_that_never_saw_one_changes_nothing(database: Database) -> None:
+    await load_sample(database, tenants=1, calls=0)
+    with pytest.raises(SchemaMissing):
+        await move(database, resume=uuid4())
+    assert await value(database, "SELECT to_regnamespace('relevo')") is None
 
 
 async def test_an_open_run_is_not_continued_for_other_tenants(sampled: Database) -> None:

@@ -42,6 +42,15 @@ def test_relevo_toml_is_read_where_there_is_one(write: Write) -> None:
     assert settings.load().database_url == "postgresql://file/x"
 
 
+def test_a_name_that_is_almost_ours_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELEVO_SOMETHING_ELSE", "of another program")
+    settings.load()
+    monkeypatch.setenv("RELEVO_DATABSE_URL", "postgresql://somewhere/x")
+    with pytest.raises(ConfigurationError, match="RELEVO_DATABSE_URL") as refusal:
+        settings.load()
+    assert "RELEVO_DATABASE_URL" in refusal.value.fix
+
+
 def test_the_environment_wins_over_the_file(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     write('home = "from-file"\n[database]\nurl = "postgresql://file/x"')
     monkeypatch.setenv("RELEVO_DATABASE_URL", "postgresql://environment/x")

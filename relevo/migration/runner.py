@@ -55,6 +55,9 @@ async def _run(
     database: Database, options: Options, mapping: SourceMapping, who: runs.Who, clock: Clock, emit: events.Sink
 ) -> MoveResult:
     tables = overrides.read(options.overrides) if options.overrides else {}
+    if options.resume is not None:  # a run to resume has had the schema; where it is missing, nothing is made
+        async with database.transaction(read_only=True) as connection:
+            await migrations.require(connection)
     await migrations.up(database)
     decided = await overrides.check(database, mapping, tables)
     async with lease(database, LEASE) as held:

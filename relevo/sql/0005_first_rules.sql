@@ -65,6 +65,7 @@ INSERT INTO relevo.rule_headings (version, ordinal, heading, carried_by) VALUES
     (1, 16, 'horarios',                 'business_hours'),
     (1, 17, 'transferencia',            'human_transfer'),
     (1, 18, 'transferencias',           'human_transfer'),
+    (1, 23, 'transferir',               'human_transfer'),
     (1, 19, 'preguntas frecuentes',     'faq'),
     (1, 20, 'saludo',                   'first_message'),
     (1, 21, 'personalidad',             'personality_type'),

@@ -24,6 +24,7 @@ STEP = "calls"
 METRICS_WINDOW = timedelta(days=30)
 _FIRST_PAGES = 64
 _MOST_PAGES = 16_384  # 128 MB
+_ROWS_OF_A_PAGE = 2_048  # no page of any size holds more
 _BATCH_TAKES_S = 0.4  # long enough to be efficient, short enough that nobody notices
 
 
@@ -102,14 +103,18 @@ async def _set_outcomes(work: Work, outcomes: Outcomes, progress: Progress) -> N
         await _sweep(work, outcomes, tables, progress)
 
 
-async def _batch(work: Work, outcomes: Outcomes, leaf: sql.Identifier, progress: Progress, pages: int) -> None:
+async def _batch(
+    work: Work, outcomes: Outcomes, leaf: sql.Identifier, progress: Progress, pages: int, *, last_time: bool = False
+) -> None:
+    """One transaction. ``last_time``: a call that its table refuses now will be looked at no more, and is counted."""
     async for attempt in patiently(work.emit, "calls are locked by others"):
         with attempt:
             async with work.database.transaction(durable=False, patient=True) as connection:
-                done, refused = await _update(connection, work, outcomes, leaf, progress.page, pages)
+                start, size = progress.page * _ROWS_OF_A_PAGE, pages * _ROWS_OF_A_PAGE
+                done, refused = await _update(connection, work, outcomes, leaf, start, size)
                 after = Progress(**asdict(progress))
                 after.updated_calls += done
-                after.refused_outcomes += refused
+                after.refused_outcomes += refused if last_time else 0
                 after.page += pages
                 await work.save(connection, STEP, asdict(after))
             progress.updated_calls, progress.refused_outcomes = after.updated_calls, after.refused_outcomes
@@ -121,14 +126,15 @@ async def _sweep(work: Work, outcomes: Outcomes, tables: Sequence[dict[str, Any]
         leaf = identifier(table["schema"], table["table"])
         progress.page = 0
         while progress.page < table["pages"] * 2 + _FIRST_PAGES:
-            await _batch(work, outcomes, leaf, progress, _MOST_PAGES)
+            await _batch(work, outcomes, leaf, progress, _MOST_PAGES, last_time=True)
 
 
 async def _update(
-    connection: Connection, work: Work, outcomes: Outcomes, leaf: sql.Identifier, page: int, pages: int
+    connection: Connection, work: Work, outcomes: Outcomes, leaf: sql.Identifier, start: int, size: int
 ) -> tuple[int, int]:
-    """Give outcomes to the calls of some pages; returns how many, and how many the table itself refused."""
-    reach = {"from": f"({page},0)", "to": f"({page + pages},0)"}
+    """Give outcomes to the calls in some places of the table; returns how many, and how many the table itself
+    refused: such a call is found by halving, and left as it is, alone."""
+    reach = {"from": _place(start), "to": _place(start + size)}
     try:
         async with connection.transaction():
             row = await one(
@@ -136,11 +142,16 @@ async def _update(
             )
             return int(row["updated"]), 0
     except (psycopg.IntegrityError, psycopg.DataError, errors.RaiseException):
-        if pages == 1:
-            return 0, 1  # a page with a call that its table will not let change: left as it is, and told
-    first = await _update(connection, work, outcomes, leaf, page, pages // 2)
-    rest = await _update(connection, work, outcomes, leaf, page + pages // 2, pages - pages // 2)
+        if size == 1:
+            return 0, 1
+    first = await _update(connection, work, outcomes, leaf, start, size // 2)
+    rest = await _update(connection, work, outcomes, leaf, start + size // 2, size - size // 2)
     return first[0] + rest[0], first[1] + rest[1]
+
+
+def _place(number: int) -> str:
+    """The place in a table of that number, as PostgreSQL writes it: page and row."""
+    return f"({number // _ROWS_OF_A_PAGE},{number % _ROWS_OF_A_PAGE})"
 
 
 async def _compute_metrics(work: Work, progress: Progress) -> None:
