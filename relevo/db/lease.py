@@ -59,9 +59,21 @@ async def lease(database: Database, name: str) -> AsyncIterator[Lease]:
         renewal.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await renewal
-        with contextlib.suppress(RelevoError, TimeoutError):  # a lost connection: the lease expires by itself
-            async with asyncio.timeout(_GIVE_BACK_WITHIN_S), database.transaction() as connection:
-                await connection.execute(statement("db", "release_lease"), {"name": taken.name, "token": taken.token})
+        await _give_back(database, taken)
+
+
+async def _give_back(database: Database, held: Lease) -> None:
+    """Free the work for others, within a few seconds or not at all: a lease that is not given back expires."""
+    giving = asyncio.create_task(_release(database, held))
+    await asyncio.wait({giving}, timeout=_GIVE_BACK_WITHIN_S)
+    giving.cancel()
+    with contextlib.suppress(asyncio.CancelledError, RelevoError, psycopg.Error):
+        await giving
+
+
+async def _release(database: Database, held: Lease) -> None:
+    async with database.transaction() as connection:
+        await connection.execute(statement("db", "release_lease"), {"name": held.name, "token": held.token})
 
 
 async def _take(database: Database, name: str) -> Lease:
