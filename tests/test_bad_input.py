@@ -21,6 +21,7 @@ from relevo.db.programs import is_root
 from relevo.errors import ConfigurationError, DiskFull, LeaseHeld, RelevoError, UnknownName
 from relevo.migration import overrides, quarantine, runner
 from relevo.migration.mapping import DEFAULT, from_settings
+from relevo.migration.preflight import blockers, structure
 from relevo.migration.run import Options
 from relevo.migration.steps.calls import next_size
 from relevo.migration.throttle import Load, reason_to_wait
@@ -58,6 +59,15 @@ def test_a_wrong_mapping_names_its_key(source: dict[str, Any], told: str) -> Non
         from_settings(source)
     assert told in str(raised.value)
     assert raised.value.fix
+
+
+async def test_what_a_platform_need_not_have_may_be_mapped_all_the_same(sampled: Database) -> None:
+    mapping = from_settings({"tenants": {"fields": {"email": "lower(v1.email)"}}})
+    assert blockers(await structure(sampled, mapping)) == []
+    mapping = from_settings({"tenants": {"fields": {"email": "v1.no_such_column"}}})
+    (blocker,) = blockers(await structure(sampled, mapping))
+    assert blocker.code == "expression_fails"
+    assert "source.tenants.fields.email" in blocker.message
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ CALL_FIELDS: Table[str, str] = MappingProxyType(
     }
 )
 TENANT_FIELDS: Table[str, str] = MappingProxyType({"id": "uuid", "vertical": "text", "name": "text"})
+CONTACT_FIELDS: Table[str, str] = MappingProxyType({"time_zone": "text", "email": "text", "phone_number": "text"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ class Source:
     table: str
     fields: Table[str, Field] = field(default_factory=lambda: MappingProxyType({}))
     """Logical fields that are not simply a column of the same name."""
+    optional: Table[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Further logical fields that a platform may map, and whose absence is no fault."""
     defaults: Table[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Column -> SQL expression, for columns that v1 requires and Relevo knows nothing of."""
 
@@ -84,7 +87,8 @@ class Source:
         mapped = self.fields.get(logical)
         # Statements go through psycopg's placeholders, where a percent sign is written twice.
         value = sql.SQL(mapped.read.replace("%", "%%")) if mapped else sql.Identifier("v1", logical)
-        return sql.SQL("({})::{}").format(value, sql.SQL(self.types[logical]))
+        type_name = self.types.get(logical) or self.optional[logical]
+        return sql.SQL("({})::{}").format(value, sql.SQL(type_name))
 
     def rows(self, also: Iterable[str] = ()) -> sql.Composed:
         """The table as a subselect with the logical fields as columns, and any of ours named in ``also``."""
@@ -114,7 +118,7 @@ class SourceMapping:
 DEFAULT = SourceMapping(
     configurations=Source("configurations", CONFIGURATION_FIELDS, "public", "voice_agent_config"),
     calls=Source("calls", CALL_FIELDS, "public", "voice_calls"),
-    tenants=Source("tenants", TENANT_FIELDS, "public", "businesses"),
+    tenants=Source("tenants", TENANT_FIELDS, "public", "businesses", optional=CONTACT_FIELDS),
 )
 
 
@@ -133,7 +137,7 @@ def _source(base: Source, table: Table[str, Any]) -> Source:
     _require_known(where, table, ("table", "fields", "defaults"))
     schema, _, name = _text(f"{where}.table", table.get("table", base.name)).rpartition(".")
     fields = table.get("fields", {})
-    _require_known(f"{where}.fields", fields, base.types)
+    _require_known(f"{where}.fields", fields, (*base.types, *base.optional))
     return replace(
         base,
         schema=schema or "public",
