@@ -69,7 +69,7 @@ async def preflight(*, propose: Path | None = None, tenant_ids: TenantIds = None
         table.add_row(
             Text(finding.severity, style=colour),
             Text(finding.message),
-            Text("\n".join(finding.examples[:3])),
+            Text("\n".join(finding.examples)),
             Text(finding.fix),
         )
     verdict = "blocked" if blocked else "nothing stands in the way of relevo migrate"
