@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -59,6 +60,7 @@ async def demo(*, keep: Annotated[bool, Parameter(negative="")] = False, common:
     finally:
         if not keep:
             await asyncio.to_thread(server.destroy)
+            await asyncio.to_thread(shutil.rmtree, home)
     status = int(done[-1]["status"] != 0)
     where = f"it is still up: {address.url} (RELEVO_HOME={home})" if keep else "the database is gone again"
     return Answer(
