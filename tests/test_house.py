@@ -21,6 +21,7 @@ PLAN = """
     settings errors events clock
     db
     sql
+    access
     tenants
     metrics
     flags
@@ -33,6 +34,7 @@ PLAN = """
     simulator
     report
     dashboard
+    serving
     __init__
     cli
     __main__
