@@ -97,6 +97,26 @@ class LeaseLost(RelevoError):
     """Another process took over the work while this one was away."""
 
 
+class Unauthorized(RelevoError):
+    """A request came without a token, or with one that opens nothing."""
+
+
+class Forbidden(RelevoError):
+    """A token was presented whose role may not do this."""
+
+
+class TooManyGuesses(RelevoError):
+    """An address presented many wrong tokens; ``wait_s`` says for how many seconds its next are not looked at."""
+
+    def __init__(self, wait_s: int) -> None:
+        super().__init__("too many wrong tokens from this address", fix=f"wait {wait_s} s, and use a right one")
+        self.wait_s = wait_s
+
+
+class PortTaken(Refused):
+    """The address to serve at cannot be had: another program has it, or the machine has no such address."""
+
+
 class MoveFailed(RelevoError):
     """The move ended without success; what it wrote is either undone or resumable, as said."""
 

@@ -47,6 +47,7 @@ FILE_LINES, FUNCTION_LINES = 399, 50
 # Who may look at the clock or throw dice, at what, and why. Everybody else is handed both.
 TIME_AND_CHANCE = {
     ("clock.py", "datetime.now"): "the one clock; all others get it as an argument",
+    ("access/tokens.py", "secrets.token_hex"): "a token is chance and nothing else",
     ("cli/demo.py", "time.monotonic"): "tells a person how long it took",
     ("cli/progress.py", "time.monotonic"): "draws rate and time left",
     ("db/cluster.py", "time.monotonic"): "waits for a server only so long",

@@ -239,7 +239,7 @@ async def test_every_statement_prepares(sampled: Database) -> None:
         "id": calls.read("id"),
     }
     prepared = 0
-    for folder in ("db", "migration", "backup"):
+    for folder in ("db", "migration", "backup", "access"):
         for name in statements(folder):
             query = statement(folder, name, **fill).as_string()
             if UTILITY.search(query):  # PREPARE takes only what plans

@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError
 from psycopg import Error as PostgresError
 
 from relevo import __version__
-from relevo.cli import backups, db, demo, move, review, sample
+from relevo.cli import backups, db, demo, move, review, sample, tokens
 from relevo.cli.frame import ERR, OUT, Answer
 from relevo.errors import RelevoError
 
@@ -27,15 +27,15 @@ app = App(
     print_error=False,
     suppress_keyboard_interrupt=False,
 )
-for module in (db, sample, move, review, backups, demo):
+for module in (db, sample, move, review, backups, tokens, demo):
     module.register(app)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The entry point of ``relevo`` and ``python -m relevo``."""
-    tokens = sys.argv[1:] if arguments is None else arguments
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        status = _run(tokens)
+        status = _run(words)
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read us has seen enough; Python would complain once more at exit.
@@ -44,12 +44,12 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(status)
 
 
-def _run(tokens: list[str]) -> int:
-    as_json = "--json" in tokens
-    if not _is_text(" ".join(tokens)):
+def _run(words: list[str]) -> int:
+    as_json = "--json" in words
+    if not _is_text(" ".join(words)):
         return _fail(as_json, "UsageError", "an argument is not UTF-8", "write it as UTF-8", 2)
     try:
-        answer = app(tokens)
+        answer = app(words)
     except RelevoError as error:
         return _fail(as_json, error.code, str(error), error.fix, error.exit_status)
     except CycloptsError as error:

@@ -45,22 +45,30 @@ _ALWAYS = """
 
 
 class Database:
-    """A pool of connections to one database. Open it with ``async with``."""
+    """A pool of connections to one database. Open it with ``async with``.
 
-    def __init__(self, url: str, *, size: int = 24) -> None:
+    ``wait_s``: how long a transaction waits for a connection. ``must_answer`` False: a server that is not there yet
+    is no fault when opening; each transaction then finds out for itself.
+    """
+
+    def __init__(self, url: str, *, size: int = 24, wait_s: float = 30, must_answer: bool = True) -> None:
         self.url = url
+        self._wait_s = wait_s
+        self._must_answer = must_answer
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
             connection_class=AsyncConnection[DictRow],
             kwargs={"row_factory": dict_row, "prepare_threshold": None, "application_name": "relevo"},
             min_size=0,
             max_size=size,
-            timeout=30,
+            timeout=wait_s,
+            reconnect_timeout=wait_s,  # attempts that nobody waits for any more would come ever further apart
             open=False,
         )
 
     async def __aenter__(self) -> Database:
-        await self._probe()
+        if self._must_answer:
+            await self._probe()
         await self._pool.open()
         return self
 
@@ -93,7 +101,7 @@ class Database:
                 yield connection
         except PoolTimeout as error:
             raise DatabaseUnreachable(
-                f"no connection to {self.place} within 30 s", fix="check that the database is up"
+                f"no connection to {self.place} within {self._wait_s:g} s", fix="check that the database is up"
             ) from error
         except psycopg.Error as error:
             named = _named(error, self.place)
