@@ -45,6 +45,10 @@ class UnknownName(UsageError):
     """A tenant, type, vertical, backup or run was named that does not exist."""
 
 
+class TemplatesFaulty(UsageError):
+    """Texts that v2 should speak by cannot be published as they are."""
+
+
 class Refused(RelevoError):
     """A precondition does not hold, so nothing was done."""
 

@@ -237,9 +237,12 @@ async def test_every_statement_prepares(sampled: Database) -> None:
         "status": calls.read("status"),
         "business_id": calls.read("business_id"),
         "id": calls.read("id"),
+        "tenants_table": DEFAULT.tenants.relation,
+        "tenant_id": DEFAULT.tenants.read("id"),
+        "time_zone": sql.NULL,
     }
     prepared = 0
-    for folder in ("db", "migration", "backup", "access"):
+    for folder in ("db", "migration", "backup", "tenants", "access"):
         for name in statements(folder):
             query = statement(folder, name, **fill).as_string()
             if UTILITY.search(query):  # PREPARE takes only what plans
