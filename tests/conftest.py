@@ -115,3 +115,10 @@ async def change(database: Database, statement: str, params: Any = None) -> int:
     """Run a statement that writes; returns how many rows it touched."""
     async with database.transaction() as connection:
         return (await connection.execute(statement.encode(), params)).rowcount
+
+
+async def behind(database: Database, statement: str, params: Any = None) -> int:
+    """The same behind the mirror's back: one side is written alone."""
+    async with database.transaction() as connection:
+        await connection.execute("SELECT set_config('relevo.mirror', 'off', true)")
+        return (await connection.execute(statement.encode(), params)).rowcount

@@ -26,7 +26,7 @@ from relevo.migration.run import Options
 from relevo.migration.steps.calls import next_size
 from relevo.migration.throttle import Load, reason_to_wait
 from tests.commands import relevo
-from tests.conftest import OWNER, change, copied, load_sample, rows, value
+from tests.conftest import OWNER, behind, change, copied, load_sample, rows, value
 from tests.servers import NOBODY, Server
 from tests.test_move import fingerprint, fingerprint_of_everything, move
 
@@ -168,11 +168,11 @@ async def test_overrides_reach_rows_already_in_v2_and_are_undone_with_their_run(
     )
     own = "SELECT voice_speed FROM public.voice_assistant_configs WHERE id = %s"
     speed = await value(sampled, own, (drifted,))
-    await change(sampled, "UPDATE public.voice_assistant_configs SET voice_speed = 1.5 WHERE id = %s", (drifted,))
+    await behind(sampled, "UPDATE public.voice_assistant_configs SET voice_speed = 1.5 WHERE id = %s", (drifted,))
     failed = await move(sampled, overrides=file)
     assert failed.undone
     assert any(drifted in error for error in failed.errors)
-    await change(sampled, "UPDATE public.voice_assistant_configs SET voice_speed = %s WHERE id = %s", (speed, drifted))
+    await behind(sampled, "UPDATE public.voice_assistant_configs SET voice_speed = %s WHERE id = %s", (speed, drifted))
     after = await fingerprint_of_everything(sampled)
     assert {name for name in before if after.get(name) != before[name]} <= {
         "public.migration_backups",
@@ -181,6 +181,7 @@ async def test_overrides_reach_rows_already_in_v2_and_are_undone_with_their_run(
         "relevo.run_overrides",
         "relevo.run_steps",
         "relevo.runs",
+        "relevo.verifications",  # says what it found when it looked
     }
     done = await move(sampled, overrides=file)
     assert done.success, done.errors
@@ -292,7 +293,7 @@ async def test_what_is_retried_unchanged_stays_with_its_reason_and_goes_once_men
     assert await quarantine.listed(sampled, DEFAULT) == waiting
     assert await fingerprint(sampled) == before
 
-    mended = await change(sampled, "UPDATE public.businesses SET vertical = 'dental' WHERE vertical IS NULL")
+    mended = await behind(sampled, "UPDATE public.businesses SET vertical = 'dental' WHERE vertical IS NULL")
     result = await quarantine.retry(sampled, DEFAULT, actor="tester")
     assert result is not None
     assert result.success

@@ -25,7 +25,7 @@ from relevo.errors import LeaseHeld, LeaseLost, MoveFailed, Refused, SchemaMissi
 from relevo.migration import runner
 from relevo.migration.run import MoveResult, Options
 from relevo.migration.steps import backup
-from tests.conftest import NOW, change, load_sample, rows, value
+from tests.conftest import NOW, behind, change, load_sample, rows, value
 
 RUN_BEGINS = NOW + timedelta(minutes=1)
 
@@ -326,7 +326,7 @@ async def test_a_row_the_database_will_not_take_is_set_aside_alone(sampled: Data
 
 async def test_a_corrected_row_leaves_the_quarantine(sampled: Database) -> None:
     first = await move(sampled)
-    await change(sampled, "UPDATE public.businesses SET vertical = 'dental' WHERE vertical IS NULL")
+    await behind(sampled, "UPDATE public.businesses SET vertical = 'dental' WHERE vertical IS NULL")
     again = await move(sampled)
     assert again.migrated_configs > 0
     assert again.quarantined_configs == first.quarantined_configs - again.migrated_configs
@@ -396,7 +396,12 @@ async def test_skipping_the_backup_warns(sampled: Database) -> None:
 async def test_the_audit_log_tells_who_and_why(sampled: Database) -> None:
     await move(sampled)
     told = await rows(sampled, "SELECT actor, action, reason FROM relevo.audit_log ORDER BY id")
-    assert [row["action"] for row in told] == ["migration.start", "backup.create", "migration.succeeded"]
+    assert [row["action"] for row in told] == [
+        "migration.start",
+        "backup.create",
+        "mirror.install",
+        "migration.succeeded",
+    ]
     assert {row["actor"] for row in told} == {"tester"}
     assert told[0]["reason"] == "a test"
 

@@ -11,7 +11,7 @@ from relevo.migration.mapping import DEFAULT
 from relevo.migration.run import Options
 from relevo.migration.runner import migrate
 from relevo.migration.steps import verify
-from tests.conftest import NOW, change, rows, value
+from tests.conftest import NOW, behind, rows, value
 
 ONE = "(SELECT id FROM public.voice_assistant_configs ORDER BY id LIMIT 1)"
 
@@ -70,7 +70,7 @@ async def test_no_column_is_left_out(moved: Database) -> None:
 
 @pytest.mark.parametrize("column", SPOILT)
 async def test_a_spoilt_column_is_named(moved: Database, column: str) -> None:
-    spoilt = await change(
+    spoilt = await behind(
         moved, f"UPDATE public.voice_assistant_configs SET {column} = {SPOILT[column]} WHERE id = {ONE}"
     )
     found = await verdict(moved)
@@ -81,27 +81,27 @@ async def test_a_spoilt_column_is_named(moved: Database, column: str) -> None:
 
 @pytest.mark.parametrize("column", SPOILT_ORIGIN)
 async def test_a_spoilt_archive_is_named(moved: Database, column: str) -> None:
-    await change(moved, f"UPDATE relevo.config_origins SET {column} = {SPOILT_ORIGIN[column]} WHERE config_id = {ONE}")
+    await behind(moved, f"UPDATE relevo.config_origins SET {column} = {SPOILT_ORIGIN[column]} WHERE config_id = {ONE}")
     found = await verdict(moved)
     assert found.drifted == 1
     assert found.errors[0].endswith(f"differs in {REPORTED_AS.get(column, column)}")
 
 
 async def test_a_lost_origin_is_named(moved: Database) -> None:
-    await change(moved, f"DELETE FROM relevo.config_origins WHERE config_id = {ONE}")
+    await behind(moved, f"DELETE FROM relevo.config_origins WHERE config_id = {ONE}")
     found = await verdict(moved)
     assert found.errors[0].endswith("differs in origin")
 
 
 async def test_a_row_that_vanished_is_missing(moved: Database) -> None:
-    await change(moved, f"DELETE FROM public.voice_assistant_configs WHERE id = {ONE}")
+    await behind(moved, f"DELETE FROM public.voice_assistant_configs WHERE id = {ONE}")
     found = await verdict(moved)
     assert (found.success, found.missing, found.drifted) == (False, 1, 0)
     assert found.errors[0].endswith("missing in v2")
 
 
 async def test_a_row_from_nowhere_is_orphaned(moved: Database) -> None:
-    await change(
+    await behind(
         moved,
         """INSERT INTO public.voice_assistant_configs (id, business_id, assistant_type_id)
            SELECT gen_random_uuid(), id, 'rest_basic' FROM public.businesses LIMIT 1""",
@@ -112,7 +112,7 @@ async def test_a_row_from_nowhere_is_orphaned(moved: Database) -> None:
 
 
 async def test_a_change_in_v1_afterwards_is_drift(moved: Database) -> None:
-    await change(
+    await behind(
         moved, f"UPDATE public.voice_agent_config SET system_prompt = 'Quiero una reservación.' WHERE id = {ONE}"
     )
     found = await verdict(moved)
@@ -122,7 +122,7 @@ async def test_a_change_in_v1_afterwards_is_drift(moved: Database) -> None:
 
 
 async def test_a_business_without_figures_is_an_error_of_the_run(moved: Database) -> None:
-    await change(
+    await behind(
         moved,
         "DELETE FROM public.voice_assistant_metrics WHERE id = (SELECT id FROM public.voice_assistant_metrics LIMIT 1)",
     )
@@ -133,7 +133,7 @@ async def test_a_business_without_figures_is_an_error_of_the_run(moved: Database
 
 async def test_rows_are_judged_by_the_rules_that_made_them(moved: Database) -> None:
     draft = await value(moved, "SELECT relevo.draft_rules('another word')")
-    await change(moved, f"INSERT INTO relevo.rule_keywords VALUES ({draft}, '*', 'e', 99)")
-    await change(moved, f"INSERT INTO relevo.rule_capabilities VALUES ({draft}, '*', 'letters', 99, '{{e}}')")
-    await change(moved, f"SELECT relevo.publish_rules({draft})")
+    await behind(moved, f"INSERT INTO relevo.rule_keywords VALUES ({draft}, '*', 'e', 99)")
+    await behind(moved, f"INSERT INTO relevo.rule_capabilities VALUES ({draft}, '*', 'letters', 99, '{{e}}')")
+    await behind(moved, f"SELECT relevo.publish_rules({draft})")
     assert (await verdict(moved)).success

@@ -92,9 +92,13 @@ class Source:
 
     def rows(self, also: Iterable[str] = ()) -> sql.Composed:
         """The table as a subselect with the logical fields as columns, and any of ours named in ``also``."""
+        return self.rows_of(self.relation, also)
+
+    def rows_of(self, relation: sql.Composable, also: Iterable[str] = ()) -> sql.Composed:
+        """The same of another relation with the table's columns, such as the rows that a statement wrote."""
         read = [sql.SQL("{} AS {}").format(self.read(name), sql.Identifier(name)) for name in self.types]
         own = [sql.Identifier("v1", name) for name in also]
-        return sql.SQL("(SELECT {} FROM {} AS v1)").format(sql.SQL(", ").join([*read, *own]), self.relation)
+        return sql.SQL("(SELECT {} FROM {} AS v1)").format(sql.SQL(", ").join([*read, *own]), relation)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from relevo.db import migrations
 from relevo.db.lease import lease
 from relevo.db.pool import Database, one
 from relevo.db.statements import statement
-from relevo.migration import overrides, preflight, rehearsal, runs
+from relevo.migration import mirror, overrides, preflight, rehearsal, runs
 from relevo.migration.mapping import DEFAULT, SourceMapping
 from relevo.migration.run import MoveResult, Options, Work
 from relevo.migration.steps import backup, calls, copy, verify
@@ -82,6 +82,7 @@ async def _move(work: Work, who: runs.Who, findings: list[preflight.Finding]) ->
     announce()
     await _validate(work, findings)
     announce()
+    await mirror.install(work.database, work.mapping, who, work.clock, emit=work.emit)
     await _configurations(work, result)
     announce()
     await _calls(work, result)
@@ -137,6 +138,11 @@ async def _calls(work: Work, result: MoveResult) -> None:
 
 
 async def _verify(work: Work, who: runs.Who, result: MoveResult) -> None:
+    _, waiting = await mirror.repair(work.database, who, work.clock, emit=work.emit)
+    for each in waiting:
+        work.emit(
+            events.Note(f"a write made meanwhile could not be mirrored and waits for repair: {each}", warning=True)
+        )
     verdict = await verify.run(
         work.database,
         work.mapping,
@@ -144,14 +150,16 @@ async def _verify(work: Work, who: runs.Who, result: MoveResult) -> None:
         config_ids=work.run.config_ids,
         emit=work.emit,
         metrics=work.run.config_ids is None,
+        clock=work.clock,
     )
     async with work.database.transaction(read_only=True) as connection:
         result.review_configs = (await one(connection, statement("migration", "review_count"), work.scope))["many"]
-    result.success, result.errors, result.undone = verdict.success, verdict.errors, not verdict.success
+    result.success, result.errors = verdict.move_success, verdict.errors
+    result.undone = not result.success
     await runs.end(work, who, result)
     work.emit(
         events.StepFinished(f"{verdict.matched:,} of {verdict.checked:,} match, {verdict.quarantined:,} set aside")
-        if verdict.success
+        if result.success
         else events.Note(f"verification failed ({len(verdict.errors)} errors); the run was undone", warning=True)
     )
 

@@ -123,8 +123,9 @@ def _require_same(row: dict[str, Any], options: Options) -> None:
 
 
 async def _undo(connection: Connection, work: Work) -> None:
-    """Take back exactly what the run wrote."""
+    """Take back exactly what the run wrote, from v2 alone: v1 keeps its rows."""
     run_id = {"run_id": work.run.id}
+    await connection.execute(statement("mirror", "off"), {})
     for name in _UNDO:
         await connection.execute(statement("migration", name), run_id)
     calls = work.mapping.calls

@@ -179,11 +179,16 @@ async def _set_aside(connection: Connection, work: Work, after: str | None, erro
 def derive_from_batch(mapping: SourceMapping, rule_version: sql.Composable | None = None) -> sql.Composed:
     """The derivation, reading the rows of a CTE named ``batch`` instead of the whole table, by the rules of the run
     unless said otherwise."""
+    return derive_from(mapping, sql.SQL("batch"), rule_version or sql.Placeholder("rule_version"))
+
+
+def derive_from(mapping: SourceMapping, configurations: sql.Composable, rule_version: sql.Composable) -> sql.Composed:
+    """The derivation of some configurations of v1."""
     return statement(
         "migration",
         "derive",
-        configurations=sql.SQL("batch"),
+        configurations=configurations,
         tenants=mapping.tenants.rows(),
-        rule_version=rule_version or sql.Placeholder("rule_version"),
+        rule_version=rule_version,
         overrides=sql.Identifier("relevo", "overrides"),
     )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from relevo import events
+from relevo.clock import Clock, system_clock
 from relevo.db.pool import Connection, Database, every, one
 from relevo.db.statements import statement
 from relevo.migration.mapping import SourceMapping
@@ -26,7 +28,7 @@ AS_MADE = sql.SQL(
 
 @dataclass(slots=True)
 class Verdict:
-    """What verification found. ``checked`` = matched + edited_on_v2 + drifted + missing + quarantined."""
+    """What verification found. ``checked`` is the sum of the next six."""
 
     checked: int = 0
     matched: int = 0
@@ -34,12 +36,18 @@ class Verdict:
     drifted: int = 0
     missing: int = 0
     quarantined: int = 0
+    queued: int = 0  # differ because a write waits for repair
     orphaned: int = 0
     errors: list[str] = field(default_factory=list)  # the first thousand, one line each
 
     @property
     def success(self) -> bool:
-        """Whether v2 holds what v1 says it should, nothing more and nothing less."""
+        """Whether v2 holds what v1 says it should, nothing more and nothing less, and nothing waits."""
+        return self.move_success and not self.queued
+
+    @property
+    def move_success(self) -> bool:
+        """The same for the move alone, which has no part in writes that came beside it and wait for repair."""
         return not (self.drifted or self.missing or self.orphaned or self.errors)
 
     def blame(self, error: str) -> None:
@@ -56,8 +64,12 @@ async def run(
     config_ids: Sequence[UUID] | None = None,
     emit: events.Sink = events.silent,
     metrics: bool = False,
+    clock: Clock = system_clock,
 ) -> Verdict:
-    """Compare everything in scope, as of one moment. ``metrics``: each business with calls must have figures."""
+    """Compare everything in scope, as of one moment, and record what was found of each configuration.
+
+    ``metrics``: each business with calls must have figures.
+    """
     verdict = Verdict()
     scope = {
         "tenant_ids": list(tenant_ids) if tenant_ids is not None else None,
@@ -65,7 +77,8 @@ async def run(
     }
     async with database.transaction(read_only=True, snapshot=True) as connection:
         total = await one(connection, statement("migration", "count_configurations", **mapping.fill()), scope)
-        await _compare(connection, mapping, scope, verdict, total["total"], emit)
+        async for judged in _compare(connection, mapping, scope, verdict, total["total"], emit):
+            await _record(database, judged, clock)
         await _find_orphans(connection, mapping, scope, verdict)
         if metrics:
             await _require_metrics(connection, mapping, scope, verdict)
@@ -79,7 +92,8 @@ async def _compare(
     verdict: Verdict,
     total: int,
     emit: events.Sink,
-) -> None:
+) -> AsyncIterator[list[dict[str, Any]]]:
+    """Batch after batch, what is to be said of each configuration."""
     query = statement("migration", "expected_batch", derive=derive_from_batch(mapping, AS_MADE), **mapping.fill())
     after: str | None = None
     while True:
@@ -87,21 +101,29 @@ async def _compare(
         if batch["seen"] == 0:
             return
         after = batch["last"]
-        _count(verdict, batch)
+        for config in batch["judged"]:
+            _count(verdict, config)
         emit(events.Progress(verdict.checked, total, "configurations"))
+        yield batch["judged"]
 
 
-def _count(verdict: Verdict, batch: dict[str, Any]) -> None:
-    verdict.checked += batch["seen"]
-    verdict.matched += batch["matched"]
-    verdict.quarantined += batch["quarantined"]
-    for wrong in batch["wrong"]:
-        if wrong["missing"]:
-            verdict.missing += 1
-            verdict.blame(f"config {wrong['id']}: missing in v2")
-        else:
-            verdict.drifted += 1
-            verdict.blame(f"config {wrong['id']}: differs in {', '.join(wrong['fields'])}")
+async def _record(database: Database, judged: list[dict[str, Any]], clock: Clock) -> None:
+    """Keep it, for whoever asks whether a tenant may live on v2. Not in the transaction that compares: that one sees
+    a single moment and writes nothing."""
+    async with database.transaction() as connection:
+        await connection.execute(
+            statement("migration", "record_verification"), {"judged": Jsonb(judged), "now": clock()}
+        )
+
+
+def _count(verdict: Verdict, config: dict[str, Any]) -> None:
+    verdict.checked += 1
+    state = config["state"]
+    setattr(verdict, state, getattr(verdict, state) + 1)
+    if state == "missing":
+        verdict.blame(f"config {config['id']}: missing in v2")
+    elif state == "drifted":
+        verdict.blame(f"config {config['id']}: differs in {', '.join(config['fields'])}")
 
 
 async def _find_orphans(

@@ -4,7 +4,7 @@
 -- What v2 should hold for each v1 configuration, or why it cannot hold it. This is the only place where a row of
 -- v1 becomes a row of v2; the copy, verification, the dry run and the review select from it.
 SELECT c.id, c.business_id, c.vapi_assistant_id, c.phone_number_id,
-       coalesce(nullif(c.voice_id, ''), 'elevenlabs-maria') AS voice_id,
+       relevo.voice_of(c.voice_id) AS voice_id,
        1.0 AS voice_speed,
        'friendly' AS personality_type,
        '1' AS template_version,
@@ -243,11 +243,7 @@ WITH batch AS MATERIALIZED (
     DELETE FROM relevo.quarantine q USING inserted WHERE q.config_id = inserted.id::text
 ), set_aside AS (
     INSERT INTO relevo.quarantine (config_id, run_id, business_id, reason, detail)
-    SELECT id::text, %(run_id)s, business_id::text, defect, CASE defect
-               WHEN 'no_business' THEN 'the configuration names no business'
-               WHEN 'unknown_business' THEN 'its business ' || business_id || ' does not exist'
-               WHEN 'no_vertical' THEN 'its business has no vertical, so no assistant type fits'
-           END
+    SELECT id::text, %(run_id)s, business_id::text, defect, relevo.defect_in_words(defect, business_id)
     FROM derived WHERE defect IS NOT NULL
     ON CONFLICT (config_id) DO UPDATE
     SET reason = excluded.reason, detail = excluded.detail, business_id = excluded.business_id
@@ -282,7 +278,8 @@ WHERE cardinality(o.review) > 0
 
 -- expected_batch --
 -- One batch of verification: each v1 configuration by key, re-derived by the rules that made its v2 row and
--- compared field by field. ``fields`` names what differs; ``missing`` says there is no v2 row at all.
+-- compared field by field. What somebody edited on v2, or what waits for repair, is no drift. A configuration born
+-- on v2 shares with v1 only what both have.
 WITH batch AS MATERIALIZED (
     SELECT c.* FROM {configurations} AS c
     WHERE c.id IS NOT NULL AND (%(after)s::uuid IS NULL OR c.id > %(after)s::uuid)
@@ -291,7 +288,7 @@ WITH batch AS MATERIALIZED (
     ORDER BY c.id
     LIMIT %(batch_size)s
 ), compared AS (
-    SELECT e.id, v.id IS NULL AS missing, q.config_id IS NOT NULL AS quarantined,
+    SELECT e.id, e.business_id, v.id IS NULL AS missing, q.config_id IS NOT NULL AS quarantined,
            array_remove(ARRAY[
                CASE WHEN v.business_id IS DISTINCT FROM e.business_id THEN 'business_id' END,
                CASE WHEN v.assistant_type_id IS DISTINCT FROM e.assistant_type_id THEN 'assistant_type_id' END,
@@ -305,13 +302,16 @@ WITH batch AS MATERIALIZED (
                CASE WHEN v.template_version IS DISTINCT FROM e.template_version THEN 'template_version' END,
                CASE WHEN v.is_active IS DISTINCT FROM e.is_active THEN 'is_active' END,
                CASE WHEN v.created_at IS DISTINCT FROM e.created_at THEN 'created_at' END,
-               CASE WHEN v.updated_at IS DISTINCT FROM e.updated_at THEN 'updated_at' END,
+               CASE WHEN v.updated_at IS DISTINCT FROM e.updated_at THEN 'updated_at' END], NULL)
+           || CASE WHEN o.rendered IS NOT NULL THEN '{{}}' ELSE array_remove(ARRAY[
                CASE WHEN v.migrated_from_v1 IS DISTINCT FROM e.migrated_from_v1 THEN 'migrated_from_v1' END,
                CASE WHEN v.original_prompt_hash IS DISTINCT FROM e.original_prompt_hash THEN 'original_prompt_hash' END,
                CASE WHEN o.config_id IS NULL THEN 'origin' END,
                CASE WHEN o.config_id IS NOT NULL AND o.prompt IS DISTINCT FROM e.prompt THEN 'archived_prompt' END,
                CASE WHEN o.config_id IS NOT NULL AND o.provenance IS DISTINCT FROM e.provenance THEN 'provenance' END
-           ], NULL) AS fields
+           ], NULL) END AS fields,
+           coalesce((SELECT array_agg(m.field) FROM relevo.v2_edits m WHERE m.config_id = e.id), '{{}}') AS edited,
+           EXISTS (SELECT FROM relevo.mirror_queue w WHERE w.config_id = e.id) AS queued
     FROM ({derive}) AS e
     -- By array, as in the copy: looked up by key, however large the tables are.
     LEFT JOIN (SELECT * FROM public.voice_assistant_configs
@@ -320,14 +320,31 @@ WITH batch AS MATERIALIZED (
                WHERE config_id = ANY (ARRAY(SELECT b.id FROM batch b))) AS o ON o.config_id = e.id
     LEFT JOIN (SELECT * FROM relevo.quarantine
                WHERE config_id = ANY (ARRAY(SELECT b.id::text FROM batch b))) AS q ON q.config_id = e.id::text
+), judged AS (
+    SELECT id, business_id, CASE WHEN missing THEN '{{}}' ELSE fields END AS fields,
+           CASE WHEN quarantined THEN 'quarantined'
+                WHEN queued THEN 'queued'
+                WHEN missing THEN 'missing'
+                WHEN fields = '{{}}' THEN 'matched'
+                WHEN fields <@ edited THEN 'edited_on_v2'
+                ELSE 'drifted' END AS state
+    FROM compared
 )
 SELECT count(*) AS seen,
-       count(*) FILTER (WHERE NOT missing AND fields = ARRAY[]::text[]) AS matched,
-       count(*) FILTER (WHERE missing AND quarantined) AS quarantined,
-       coalesce(jsonb_agg(jsonb_build_object('id', id, 'missing', missing, 'fields', fields))
-           FILTER (WHERE CASE WHEN missing THEN NOT quarantined ELSE fields <> ARRAY[]::text[] END), '[]') AS wrong,
+       coalesce(jsonb_agg(to_jsonb(judged)), '[]') AS judged,
        (SELECT max(id::text COLLATE "C") FROM batch) AS last
-FROM compared
+FROM judged
+
+-- record_verification --
+-- Only what changed is written: a thousandth verification of the same rows costs no more than reading them.
+INSERT INTO relevo.verifications AS known (config_id, business_id, state, fields, verified_at)
+SELECT id, business_id, state, fields, %(now)s
+FROM jsonb_to_recordset(%(judged)s) AS j (id uuid, business_id uuid, state text, fields text[])
+ON CONFLICT (config_id) DO UPDATE
+SET business_id = excluded.business_id, state = excluded.state, fields = excluded.fields,
+    verified_at = excluded.verified_at
+WHERE (known.business_id, known.state, known.fields)
+      IS DISTINCT FROM (excluded.business_id, excluded.state, excluded.fields)
 
 -- orphaned --
 -- Configurations of v2 that come from nowhere: no v1 row bears their id.
@@ -465,7 +482,10 @@ DELETE FROM relevo.run_calls WHERE run_id = %(run_id)s
 
 -- undo_configurations --
 DELETE FROM public.voice_assistant_configs v
-USING relevo.config_origins o WHERE o.config_id = v.id AND o.run_id = %(run_id)s
+USING relevo.config_origins o
+WHERE o.config_id = v.id AND o.run_id = %(run_id)s
+  -- What somebody has edited there since is not the run's any more.
+  AND NOT EXISTS (SELECT FROM relevo.v2_edits e WHERE e.config_id = v.id)
 
 -- undo_metrics --
 WITH written AS (DELETE FROM relevo.run_metrics WHERE run_id = %(run_id)s RETURNING metrics_id)

@@ -1,0 +1,87 @@
+-- v1 as the database itself may read it: the source mapping as functions, so that triggers and the flag's rules see
+-- the same rows as the move. Until a mapping is installed they know no row. They hold no dependency on v1's columns:
+-- the platform may change its tables whenever it likes.
+
+CREATE TYPE relevo.v1_config AS (
+    id uuid, business_id uuid, vapi_assistant_id text, phone_number_id text, assistant_name text, system_prompt text,
+    voice_id text, first_message text, is_active boolean, created_at timestamptz, updated_at timestamptz
+);
+
+CREATE FUNCTION relevo.v1_configurations() RETURNS SETOF relevo.v1_config
+LANGUAGE sql STABLE AS 'SELECT NULL::relevo.v1_config WHERE false';
+
+CREATE FUNCTION relevo.v1_tenants()
+RETURNS TABLE (id uuid, vertical text, name text, time_zone text, email text, phone_number text)
+LANGUAGE sql STABLE AS
+'SELECT NULL::uuid, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text WHERE false';
+
+-- The fields of a configuration that can be written back to v1.
+CREATE FUNCTION relevo.v1_writable() RETURNS text[]
+LANGUAGE sql IMMUTABLE AS 'SELECT NULL::text[] WHERE false';
+
+-- Which mapping the functions were made from.
+CREATE TABLE relevo.source_mapping (
+    only_one     boolean PRIMARY KEY DEFAULT true CHECK (only_one),
+    fingerprint  text NOT NULL,       -- SHA-256 of all that was generated
+    installed_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- Which voice v2 speaks with, where v1 names none.
+CREATE FUNCTION relevo.voice_of(voice_id text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(nullif(voice_id, ''), 'elevenlabs-maria');
+
+-- What verification last said of each configuration: equal to what v1 says it should be, edited on v2 by somebody,
+-- or wrong. It stays true while the mirror is on, because the mirror writes both sides or queues.
+CREATE TABLE relevo.verifications (
+    config_id   uuid PRIMARY KEY,
+    business_id uuid,
+    state       text NOT NULL CHECK (state IN ('matched', 'edited_on_v2', 'drifted', 'missing', 'quarantined', 'queued')),
+    fields      text[] NOT NULL DEFAULT '{}',  -- which differ
+    verified_at timestamptz NOT NULL
+);
+CREATE INDEX verifications_business ON relevo.verifications (business_id);
+
+-- Every tenant with an active configuration. A platform without v1 tables has none.
+CREATE FUNCTION relevo.active_tenants() RETURNS SETOF text
+LANGUAGE plpgsql STABLE SET search_path = '' AS $$
+BEGIN
+    RETURN QUERY SELECT DISTINCT c.business_id::text FROM relevo.v1_configurations() AS c
+                 WHERE c.is_active AND c.business_id IS NOT NULL;
+EXCEPTION WHEN undefined_table OR undefined_column OR invalid_schema_name THEN
+    RETURN;
+END $$;
+
+-- Those of some tenants that may not live on v2, and why: data that was not verified, or waits to be mirrored.
+CREATE FUNCTION relevo.unverified_tenants(tenants text[]) RETURNS TABLE (tenant_id text, why text)
+LANGUAGE plpgsql STABLE SET search_path = '' AS $$
+BEGIN
+    RETURN QUERY
+    WITH asked AS MATERIALIZED (SELECT DISTINCT unnest(tenants) AS tenant)
+    , config AS MATERIALIZED (
+        SELECT c.business_id::text AS tenant, c.id FROM relevo.v1_configurations() AS c
+        WHERE c.business_id::text = ANY (tenants)
+    ), judged AS (
+        SELECT config.tenant, CASE
+            WHEN q.config_id IS NOT NULL THEN 'is set aside: ' || q.reason
+            WHEN v2.id IS NULL THEN 'is not on v2 yet'
+            WHEN EXISTS (SELECT FROM relevo.mirror_queue w WHERE w.config_id = config.id)
+                THEN 'has writes that wait for repair'
+            WHEN v.config_id IS NULL THEN 'was never verified'
+            WHEN v.state NOT IN ('matched', 'edited_on_v2') THEN 'was verified and found ' || v.state
+        END AS fault
+        FROM config
+        LEFT JOIN public.voice_assistant_configs v2 ON v2.id = config.id
+        LEFT JOIN relevo.quarantine q ON q.config_id = config.id::text
+        LEFT JOIN relevo.verifications v ON v.config_id = config.id
+    )
+    SELECT asked.tenant,
+           CASE WHEN NOT EXISTS (SELECT FROM config WHERE config.tenant = asked.tenant) THEN 'has no configuration'
+                ELSE 'its configuration ' || min(judged.fault) END
+    FROM asked LEFT JOIN judged ON judged.tenant = asked.tenant
+    GROUP BY asked.tenant
+    HAVING count(judged.fault) > 0 OR NOT EXISTS (SELECT FROM config WHERE config.tenant = asked.tenant)
+    ORDER BY asked.tenant COLLATE "C";
+EXCEPTION WHEN undefined_table OR undefined_column OR invalid_schema_name THEN
+    RETURN QUERY SELECT DISTINCT t, 'has no configuration' FROM unnest(tenants) AS t;
+END $$;
