@@ -1,5 +1,9 @@
 -- The one transform from a v1 prompt to the fields of v2. The batch copy, the mirror, verification,
--- the dry run and `relevo explain` all call relevo.infer.
+-- the dry run and `relevo explain` all call relevo.infer(prompt, vertical, rule_version).
+--
+-- It is most of the time that a move takes. So publishing a rule set writes a function for each of its verticals:
+-- straight-line code which searches bytes, for there a place costs no counting of characters. What is rare is left
+-- to the functions here. relevo.infer chooses among those of all published versions.
 --
 -- Independent of the session's time zone, collation and locale: text is folded by relevo.fold, and every
 -- search runs under "C".
@@ -18,6 +22,17 @@ CREATE FUNCTION relevo.white_space() RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN E' \t\n\x0B\f\r\u00A0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200A\u2028\u2029\u202F\u205F\u3000\uFEFF';
 
+-- What may still have an accent, or be one, where only the accents of written Spanish were taken away.
+CREATE FUNCTION relevo.accented() RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN '[\u00C0-\u024F\u0300-\u036F\u1E00-\u1EFF\u212A\u212B]';
+
+-- Lower case text without the accents of written Spanish.
+CREATE FUNCTION relevo.without_spanish_accents(lowered text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN replace(replace(replace(replace(replace(replace(replace(
+    lowered COLLATE "C", 'á', 'a'), 'é', 'e'), 'í', 'i'), 'ó', 'o'), 'ú', 'u'), 'ñ', 'n'), 'ü', 'u');
+
 -- Lower case without accents. The accents of written Spanish are replaced one by one, for normalising a
 -- whole prompt costs five times as much; whatever other letters there are take the long way. Only marks that
 -- stand as code points of their own change the length: see relevo.unfolded_places. That is why each letter is
@@ -31,8 +46,7 @@ BEGIN
     IF octet_length(folded) = char_length(folded) THEN
         RETURN folded;
     END IF;
-    folded := replace(replace(replace(replace(replace(replace(replace(
-        folded, 'á', 'a'), 'é', 'e'), 'í', 'i'), 'ó', 'o'), 'ú', 'u'), 'ñ', 'n'), 'ü', 'u');
+    folded := relevo.without_spanish_accents(folded);
     IF octet_length(folded) = char_length(folded)
        OR folded !~ '[\u00C0-\u024F\u0300-\u036F\u1E00-\u1EFF\u212A\u212B]' THEN
         RETURN folded;
@@ -63,6 +77,9 @@ DECLARE
     shifted boolean := char_length(folded) <> char_length(prompt);
     places  integer[];
     below   integer;  -- where the text below the heading begins
+    start   text COLLATE "C";  -- of that text: trimming costs as much as it is given
+    trimmed text COLLATE "C";
+    ending  integer;  -- its last byte
 BEGIN
     FOREACH heading IN ARRAY headings LOOP
         place := strpos(folded COLLATE "C", heading);
@@ -75,9 +92,15 @@ BEGIN
         END IF;
         instructions := split_part(substr(prompt, below) COLLATE "C", '##', 1);
         until := below + char_length(instructions);
-        instructions := ltrim(instructions, ':' || relevo.white_space());
+        start := left(instructions, 32);
+        trimmed := ltrim(start, ':' || relevo.white_space());
+        instructions := CASE trimmed WHEN '' THEN ltrim(instructions, ':' || relevo.white_space())
+                        ELSE substr(instructions, 1 + char_length(start) - char_length(trimmed)) END;
         CONTINUE WHEN instructions = '';
-        instructions := rtrim(instructions, relevo.white_space());
+        ending := get_byte(convert_to(instructions, 'UTF8'), octet_length(instructions) - 1);
+        IF ending <= 32 OR ending >= 128 THEN
+            instructions := rtrim(instructions, relevo.white_space());
+        END IF;
         RETURN;
     END LOOP;
     instructions := NULL;
@@ -95,6 +118,7 @@ DECLARE
     place   integer;
 BEGIN
     FOREACH decoy IN ARRAY decoys LOOP
+        CONTINUE WHEN strpos(literal COLLATE "C", decoy) = 0;
         literal := regexp_replace(literal COLLATE "C", '(^|[^0-9a-z])' || decoy,
                                   '\1' || repeat(' ', char_length(decoy)), 'g');
     END LOOP;
@@ -105,139 +129,11 @@ BEGIN
     RETURN place + (place > 0)::integer;
 END $$;
 
--- Which of some keywords decided, as an index: the first that is meant, else the first that is there.
-CREATE FUNCTION relevo.deciding(those bigint, meant bigint) RETURNS integer
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN strpos(reverse((CASE WHEN those & meant <> 0 THEN those & meant ELSE those END)::bit(64)::text), '1');
-
--- What v2 makes of a v1 prompt of a business of this vertical, by the rules of this version.
---
--- Written for speed, because it is most of the time that a move takes: one function, one look at the rules, plain
--- search instead of patterns; what is rare is left to the functions above.
-CREATE FUNCTION relevo.infer(prompt text, vertical text, rule_version integer) RETURNS relevo.inference
+-- relevo.infer, for a version that nobody published.
+CREATE FUNCTION relevo.no_such_rules(rule_version integer) RETURNS relevo.inference
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = '' AS $$
-DECLARE
-    said    text COLLATE "C" := coalesce(prompt, '');  -- whatever the collation of the column it comes from
-    folded  text COLLATE "C" := relevo.fold(said);
-    shifted boolean := char_length(folded) <> char_length(said);
-    result  relevo.inference;
-
-    known              text COLLATE "C";
-    default_capability text;
-    keywords           text[];
-    decoys             text[];
-    decoys_end         integer[];
-    capabilities       text[];
-    capability_masks   bigint[];
-    types              text[];
-    type_masks         bigint[];
-    type_and_masks     bigint[];
-    headings           text[];
-
-    keyword text;
-    before  text COLLATE "C";  -- the character before a keyword
-    i       integer := 0;
-    d       integer := 1;
-    bit     bigint := 1;
-    mask    bigint;
-    place   integer;
-    places  integer[];
-    spots   integer[];
-    plain   boolean;
-    present bigint := 0;  -- the keywords that are there
-    meant   bigint := 0;  -- those that begin a word, outside a decoy
-    cut     record;
-    typed   text := '';
-    able    text := '';
 BEGIN
-    FOREACH known IN ARRAY ARRAY[infer.vertical, '*'] LOOP
-        SELECT b.empty_prompt_capability, b.keywords, b.decoys, b.decoys_end, b.capabilities, b.capability_masks,
-               b.types, b.type_masks, b.type_and_masks, b.instruction_headings
-        INTO default_capability, keywords, decoys, decoys_end, capabilities, capability_masks,
-             types, type_masks, type_and_masks, headings
-        FROM relevo.rulebooks b WHERE b.version = rule_version AND b.vertical = known;
-        EXIT WHEN FOUND;
-    END LOOP;
-    IF keywords IS NULL THEN
-        RAISE EXCEPTION 'there is no published rule set %', rule_version;
-    END IF;
-    result.low_confidence := false;
-
-    FOREACH keyword IN ARRAY keywords LOOP
-        i := i + 1;
-        place := strpos(folded COLLATE "C", keyword);
-        IF place > 0 THEN
-            present := present | bit;
-            before := CASE WHEN place > 1 THEN substr(folded, place - 1, 1) ELSE '' END;
-            plain := NOT (before BETWEEN 'a' AND 'z' OR before BETWEEN '0' AND '9');
-            WHILE plain AND d <= decoys_end[i] LOOP
-                plain := strpos(folded COLLATE "C", decoys[d]) = 0;
-                d := d + 1;
-            END LOOP;
-            IF plain THEN
-                meant := meant | bit;
-            ELSE
-                d := relevo.meant_place(folded, keyword,
-                                        decoys[CASE WHEN i > 1 THEN decoys_end[i - 1] ELSE 0 END + 1 : decoys_end[i]]);
-                IF d > 0 THEN
-                    meant := meant | bit;
-                    place := d;
-                END IF;
-            END IF;
-            IF shifted THEN
-                spots := coalesce(spots, relevo.unfolded_places(said));
-                place := spots[place];
-            END IF;
-        END IF;
-        places := array_append(places, place);
-        d := decoys_end[i] + 1;
-        bit := bit << 1;
-    END LOOP;
-
-    FOR i IN 1 .. cardinality(capabilities) LOOP
-        mask := present & capability_masks[i];
-        CONTINUE WHEN mask = 0;
-        result.enabled_capabilities := array_append(result.enabled_capabilities, capabilities[i]);
-        d := relevo.deciding(mask, meant);
-        able := able || ', "' || capabilities[i] || '": {"keyword": "' || keywords[d] || '", "place": ' || places[d]
-             || CASE WHEN mask & meant = 0 THEN ', "confidence": "low"}' ELSE ', "confidence": "high"}' END;
-        result.low_confidence := result.low_confidence OR mask & meant = 0;
-    END LOOP;
-    IF result.enabled_capabilities IS NULL THEN
-        result.enabled_capabilities := ARRAY[CASE said WHEN '' THEN default_capability ELSE 'basic' END];
-    END IF;
-
-    result.assistant_type_id := infer.vertical || '_basic';
-    FOR i IN 1 .. cardinality(types) LOOP
-        CONTINUE WHEN type_masks[i] <> 0 AND present & type_masks[i] = 0
-                   OR type_and_masks[i] <> 0 AND present & type_and_masks[i] = 0;
-        result.assistant_type_id := types[i];
-        FOREACH mask IN ARRAY ARRAY[present & type_masks[i], present & type_and_masks[i]] LOOP
-            CONTINUE WHEN mask = 0;
-            d := relevo.deciding(mask, meant);
-            typed := typed || ', {"keyword": "' || keywords[d] || '", "place": ' || places[d]
-                  || CASE WHEN mask & meant = 0 THEN ', "confidence": "low"}' ELSE ', "confidence": "high"}' END;
-            result.low_confidence := result.low_confidence OR mask & meant = 0;
-        END LOOP;
-        EXIT;
-    END LOOP;
-
-    -- Put together as text, for that is three times as fast; rules' names hold nothing that JSON would escape.
-    typed := '{"rule_version": ' || rule_version || ', "assistant_type_id": [' || substr(typed, 3)
-          || '], "enabled_capabilities": {' || substr(able, 3) || '}, "special_instructions": ';
-    FOREACH keyword IN ARRAY headings LOOP
-        IF strpos(folded COLLATE "C", keyword) > 0 THEN
-            cut := relevo.find_instructions(said, folded, headings);
-            result.truncated := coalesce(char_length(cut.instructions) > 1000, false);
-            result.special_instructions := left(cut.instructions, 1000);
-            result.provenance := typed || coalesce('{"heading": "' || cut.heading || '", "place": ' || cut.place
-                || ', "until": ' || cut.until || ', "confidence": "high"}', 'null') || '}';
-            RETURN result;
-        END IF;
-    END LOOP;
-    result.truncated := false;
-    result.provenance := typed || 'null}';
-    RETURN result;
+    RAISE EXCEPTION 'there is no published rule set %', rule_version;
 END $$;
 
 -- What v1 wrote where nobody wrote anything of their own. {business} stands for the business's name.
