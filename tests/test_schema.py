@@ -176,7 +176,6 @@ async def test_functions_cannot_be_fooled_by_a_search_path(ready: Database) -> N
         ("runs", "INSERT INTO relevo.runs (started_at, actor, batch_size, rule_version) VALUES (now(), 'a', 0, 1)"),
         ("rule_keywords", "UPDATE relevo.rule_keywords SET decoys = '{}'"),
         ("rule_keywords", "INSERT INTO relevo.rule_keywords VALUES (1, 'dental', 'muela', 99)"),
-        ("rulebooks", "DELETE FROM relevo.rulebooks"),
         ("rule_sets", "UPDATE relevo.rule_sets SET note = 'other'"),
         ("audit_log", "DELETE FROM relevo.audit_log"),
         ("audit_log", "UPDATE relevo.audit_log SET actor = 'somebody else'"),
