@@ -55,6 +55,10 @@ class Refused(RelevoError):
     exit_status = 3
 
 
+class UnverifiedTenants(Refused):
+    """Tenants were to go to v2 whose data nobody has verified there."""
+
+
 class DatabaseUnreachable(RelevoError):
     """No PostgreSQL answers at the address given."""
 

@@ -32,6 +32,10 @@ class Settings(BaseSettings):
     database_url: str | None = None
     """The database to work on; None: the embedded server."""
 
+    direct_url: str | None = None
+    """A direct or session-mode connection to the same database, for LISTEN and for changes of the schema; None: the
+    first serves."""
+
     source: dict[str, Any] = {}
     """Where the v1 rows are and under which names; read by relevo.migration.mapping."""
 

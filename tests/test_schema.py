@@ -18,7 +18,7 @@ from tests.conftest import change, rows, value
 from tests.servers import Server
 
 PARAMETER = re.compile(r"%\((\w+)\)s")
-UTILITY = re.compile(r"^(CREATE|ALTER|DO)\b", re.MULTILINE)
+UTILITY = re.compile(r"^(CREATE|ALTER|DO|LISTEN)\b", re.MULTILINE)
 FLAG = "SELECT * FROM public.feature_flags WHERE name = 'voice_agent_v2'"
 
 
@@ -241,7 +241,7 @@ async def test_every_statement_prepares(sampled: Database) -> None:
         "time_zone": sql.NULL,
     }
     prepared = 0
-    for folder in ("db", "migration", "backup", "tenants", "access"):
+    for folder in ("db", "migration", "backup", "tenants", "access", "flags"):
         for name in statements(folder):
             query = statement(folder, name, **fill).as_string()
             if UTILITY.search(query):  # PREPARE takes only what plans

@@ -80,7 +80,7 @@ def hash_string(text: str) -> int:
     ``hash · 31 + unit`` is the sum of unit · 31^(units after it), which Python adds up twice as fast.
     """
     units = text.encode("ascii") if text.isascii() else _code_units(text)
-    wrapped = sum(map(mul, units[::-1], _POWERS)) & 0xFFFFFFFF
+    wrapped: int = sum(map(mul, units[::-1], _POWERS)) & 0xFFFFFFFF
     return wrapped if wrapped < 0x80000000 else 0x100000000 - wrapped
 
 

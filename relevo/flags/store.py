@@ -1,4 +1,4 @@
-"""The flag in a process: always fresh, answered without I/O, and changed in single atomic statements.
+"""The flag in a process: always fresh, answered without I/O, and changed by single atomic statements.
 
 ::
 
@@ -9,52 +9,38 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
-from datetime import datetime
+from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
+import psycopg
+
+from relevo import settings
+from relevo.clock import Clock, system_clock
 from relevo.db.pool import Database
-from relevo.flags.evaluate import VOICE_AGENT_V2, Evaluation, Flag, evaluate, unseen
+from relevo.errors import ConfigurationError, DatabaseUnreachable
+from relevo.flags import writing
+from relevo.flags.evaluate import Evaluation, Flag, evaluate, unseen
+from relevo.flags.reader import Mode, Reader, State
+from relevo.flags.writing import Author, Change, Unverified
 
-Mode = Literal["listen", "poll"]
+__all__ = ["Change", "Flags", "Mode", "State", "Unverified"]
 
+FIRST_LOOK_WITHIN_S = 10.0
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """How well a process knows the flag."""
-
-    ready: bool  # a row has been seen; until then everybody is on v1
-    version: int  # of the row in force; 0: none was ever seen
-    mode: Mode | None  # how changes arrive; None: not connected yet
-    stale_since: datetime | None  # None: fresh. Else the last known row is served since the database went
-    why: str | None  # of poll mode, or of being stale: one line for people
-
-
-@dataclass(frozen=True, slots=True)
-class Unverified:
-    """A tenant that may not live on v2."""
-
-    tenant_id: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What a write made of the flag."""
-
-    before: Flag
-    flag: Flag  # afterwards; the same version as before when there was nothing to change
-    unverified: tuple[Unverified, ...] = ()  # put on the disabled list (set_percentage), or enabled by force (enable)
+_log = logging.getLogger("relevo.flags")
 
 
 class Flags:
-    """The flag, read and written. Reading needs ``async with``; writing alone does not.
+    """The flag ``voice_agent_v2``, read and written. Reading needs ``async with``; writing alone does not.
 
     ``database``: where the flag is: a connection string, an open Database (used, not closed), or None for the
     settings. ``direct_url``: a direct or session-mode connection for LISTEN, where the first goes through a
-    transaction pooler.
+    transaction pooler; None for the settings' when ``database`` is None too.
     """
 
     def __init__(
@@ -62,19 +48,45 @@ class Flags:
         database: Database | str | None = None,
         *,
         direct_url: str | None = None,
-        name: str = VOICE_AGENT_V2,
+        clock: Clock = system_clock,
     ) -> None:
-        self._database, self._direct_url = database, direct_url
-        self._flag = unseen(name)
+        if database is None:
+            in_force = settings.load()
+            database, direct_url = in_force.database_url, direct_url or in_force.direct_url
+        if database is None:
+            raise ConfigurationError("no database is named", fix="set RELEVO_DATABASE_URL, or hand a URL to Flags")
+        self._database = database
+        self._direct_url = direct_url
+        self._clock = clock
+        self._reader: Reader | None = None
+        self._following: asyncio.Task[None] | None = None
+        self._flag = unseen()
+        self._listeners: dict[object, Callable[[State], None]] = {}
 
     async def __aenter__(self) -> Self:
-        """Returns when the row was seen, or when the database does not answer (not ready: v1 for everybody)."""
-        raise NotImplementedError
+        """Returns when the row was seen, or when the database does not answer (not ready: v1 for everybody).
+
+        Raises what will not heal by itself: ConfigurationError, DatabaseRefused, MissingPrivilege, SchemaMissing,
+        or UnknownName for a role that sees no row.
+        """
+        with contextlib.suppress(DatabaseUnreachable, TimeoutError):
+            await asyncio.wait_for(self.get(), FIRST_LOOK_WITHIN_S)  # what waiting does not mend is raised, not logged
+        reader = Reader(self._url, self._direct_url, self._clock, self._told)
+        self._reader = reader
+        self._following = asyncio.create_task(reader.follow(), name="relevo flags")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(reader.attempted.wait(), FIRST_LOOK_WITHIN_S)
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        raise NotImplementedError
+        """Ends the following; the last known row goes on answering."""
+        if self._following is not None and self._reader is not None:
+            self._following.cancel()
+            await asyncio.wait({self._following})
+            with contextlib.suppress(psycopg.Error, OSError, TimeoutError):
+                await self._reader.forget()
 
     @property
     def flag(self) -> Flag:
@@ -84,7 +96,7 @@ class Flags:
     @property
     def state(self) -> State:
         """How well this process knows the flag."""
-        raise NotImplementedError
+        return self._reader.state if self._reader is not None else State()
 
     def should_use_v2(self, tenant_id: str) -> bool:
         """Whether a tenant is on v2. No I/O; from any thread."""
@@ -96,34 +108,75 @@ class Flags:
 
     def subscribe(self, told: Callable[[State], None]) -> Callable[[], None]:
         """Call ``told`` after each change of version or of state, in the event loop; returns how to end that."""
-        raise NotImplementedError
+        key = object()
+        self._listeners[key] = told
+        return lambda: self._listeners.pop(key, None) and None
 
-    def changes(self) -> AsyncIterator[State]:
+    async def changes(self) -> AsyncIterator[State]:
         """The state now, and after each change; a slow reader misses what was in between, never the newest."""
-        raise NotImplementedError
+        news = asyncio.Event()
+        end = self.subscribe(lambda _state: news.set())
+        try:
+            while True:
+                news.clear()
+                yield self.state
+                await news.wait()
+        finally:
+            end()
 
     async def get(self) -> Flag:
         """The row as the database has it now. Raises UnknownName where there is none."""
-        raise NotImplementedError
+        async with self._opened() as database:
+            return await writing.get(database)
 
     async def set_percentage(self, percentage: int, *, actor: str, reason: str | None = None) -> Change:
-        """Share of tenants on v2, 0..100; hash-selected unverified tenants go to the disabled list, and are named."""
-        raise NotImplementedError
+        """Share of tenants on v2, 0..100; hash-selected unverified tenants go to the disabled list, and are named.
+
+        Raises UsageError for anything but a whole number of 0 to 100.
+        """
+        async with self._opened() as database:
+            return await writing.set_percentage(database, percentage, Author(actor, reason))
 
     async def enable(
         self, tenants: Iterable[str], *, actor: str, reason: str | None = None, force: bool = False
     ) -> Change:
         """Put tenants on v2. Raises UnverifiedTenants, unless forced, and UnknownName for one that does not exist."""
-        raise NotImplementedError
+        async with self._opened() as database:
+            return await writing.enable(database, tenants, Author(actor, reason), force=force)
 
     async def disable(self, tenants: Iterable[str], *, actor: str, reason: str | None = None) -> Change:
         """Put tenants back on v1. Raises UnknownName for one that exists nowhere."""
-        raise NotImplementedError
+        async with self._opened() as database:
+            return await writing.disable(database, tenants, Author(actor, reason))
 
     async def on(self, *, actor: str, reason: str | None = None) -> Change:
         """Let lists and percentage count."""
-        raise NotImplementedError
+        async with self._opened() as database:
+            return await writing.switch(database, True, Author(actor, reason))
 
     async def off(self, *, actor: str, reason: str | None = None) -> Change:
         """Everybody on v1; lists and percentage are kept."""
-        raise NotImplementedError
+        async with self._opened() as database:
+            return await writing.switch(database, False, Author(actor, reason))
+
+    @property
+    def _url(self) -> str:
+        return self._database.url if isinstance(self._database, Database) else self._database
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[Database]:
+        """The database for a write; writes are rare, so a pool of our own lives as long as one."""
+        if isinstance(self._database, Database):
+            yield self._database
+        else:
+            async with Database(self._database, size=1) as database:
+                yield database
+
+    def _told(self, state: State) -> None:
+        if self._reader is not None:
+            self._flag = self._reader.flag
+        for told in [*self._listeners.values()]:
+            try:
+                told(state)
+            except Exception:
+                _log.exception("a listener of the flag failed")

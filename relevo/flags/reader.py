@@ -1,0 +1,209 @@
+"""Keeps the flag's row fresh in a process: told by NOTIFY, with a poll behind it that also finds a silent server.
+
+One connection of its own, because a pool hands connections on and LISTEN belongs to one. After every (re)connect the
+row is read whole: what was notified meanwhile is lost. Behind a transaction pooler LISTEN cannot work; there the poll
+is all, and the state says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Literal
+
+import psycopg
+from psycopg import errors
+from psycopg.rows import DictRow, dict_row
+
+from relevo.clock import Clock
+from relevo.db.pool import Connection, Database, first
+from relevo.db.statements import statement
+from relevo.errors import RelevoError
+from relevo.flags.evaluate import VOICE_AGENT_V2, Flag, unseen
+from relevo.flags.writing import flag_of
+
+Mode = Literal["listen", "poll"]
+
+POLL_EVERY_S = 1.0
+LOOK_EVERY_S = 5.0  # while listening: finds a connection that only seems to live
+ANSWERS_WITHIN_S = 3.0
+HEARTBEAT_EVERY_S = 15.0
+AGAIN_AFTER_S = 0.5  # from one failed attempt to the next
+DIRECT_AGAIN_AFTER_S = 60.0  # from polling, because the direct connection failed, to trying that again
+
+NO_LISTEN = "a transaction pooler has no LISTEN; set RELEVO_DIRECT_URL to a direct or session-mode connection"
+
+_log = logging.getLogger("relevo.flags")
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How well a process knows the flag."""
+
+    ready: bool = False  # the row has been seen; until then everybody is on v1
+    version: int = 0  # of the row in force; 0: none was ever seen, or it is gone
+    mode: Mode | None = None  # how changes arrive; None: not known yet
+    stale_since: datetime | None = None  # when the row was last confirmed, if that does not go on; None: it does
+    why: str | None = None  # of polling, or of being stale or not ready: one line for people
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How to follow the flag, found out by looking at the connections there are."""
+
+    url: str
+    mode: Mode
+    why: str | None = None
+    good_for_s: float | None = None  # None: as long as the connection lives
+
+
+class Reader:
+    """Follows the row until cancelled. ``flag`` is the newest row seen, ``state`` how good that is."""
+
+    def __init__(self, url: str, direct_url: str | None, clock: Clock, tell: Callable[[State], None]) -> None:
+        self.flag: Flag = unseen()
+        self.state = State()
+        self.attempted = asyncio.Event()  # the first attempt is over, whatever came of it
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{next(_numbers)}"
+        self._url, self._direct_url = url, direct_url
+        self._clock, self._tell = clock, tell
+        self._confirmed_at: datetime | None = None
+        self._stamp: str | None = None  # of the row seen
+        self._reported: tuple[int, Mode, float] | None = None  # version, mode, and when by the loop's time
+        self._reports = True
+
+    async def follow(self) -> None:
+        """Never returns. No fault of the database ends it: the last known row is served until it is back."""
+        way: _Way | None = None
+        while True:
+            try:
+                if way is None or way.good_for_s is not None:
+                    way = await self._find_way()
+                await self._follow(way)
+            except (psycopg.Error, OSError, TimeoutError, RelevoError) as fault:
+                self._lost(str(fault).strip().partition("\n")[0] or type(fault).__name__)
+            self.attempted.set()
+            await asyncio.sleep(AGAIN_AFTER_S)
+
+    async def _find_way(self) -> _Way:
+        """Listen where the connection is, or is as good as, a session of its own; else poll, and say why."""
+        if self._direct_url is not None:
+            try:
+                if await Database(self._direct_url).pooling() != "transaction":
+                    return _Way(self._direct_url, "listen")
+            except (psycopg.Error, OSError) as fault:
+                await self._readable()
+                why = f"the direct connection fails: {str(fault).strip().partition(chr(10))[0]}"
+                return _Way(self._url, "poll", why, DIRECT_AGAIN_AFTER_S)
+        elif await Database(self._url).pooling() != "transaction":
+            return _Way(self._url, "listen")
+        return _Way(self._url, "poll", NO_LISTEN)
+
+    async def _readable(self) -> None:
+        """Raises where the ordinary connection fails as well: then the database is away, not the direct way to it."""
+        await (await self._connect(self._url)).close()
+
+    async def _connect(self, url: str) -> Connection:
+        connection: psycopg.AsyncConnection[DictRow] = await psycopg.AsyncConnection.connect(
+            url,
+            autocommit=True,
+            row_factory=dict_row,
+            prepare_threshold=None,
+            connect_timeout=5,
+            application_name="relevo flags",
+        )
+        return connection
+
+    async def _follow(self, way: _Way) -> None:
+        """Follow the row on one connection, until that breaks or a better way may be found."""
+        connection = await self._connect(way.url)
+        ends = None if way.good_for_s is None else asyncio.get_running_loop().time() + way.good_for_s
+        try:
+            if way.mode == "listen":
+                await self._answered(connection.execute(statement("flags", "listen")))
+            while ends is None or asyncio.get_running_loop().time() < ends:
+                await self._look(connection, way)
+                if way.mode == "poll":
+                    await asyncio.sleep(POLL_EVERY_S)
+                else:
+                    async for _notice in connection.notifies(timeout=LOOK_EVERY_S, stop_after=1):
+                        pass
+        finally:
+            await connection.close()
+
+    async def _look(self, connection: Connection, way: _Way) -> None:
+        """Read the row, apply it, and record that this process answers by it."""
+        asked = {"name": VOICE_AGENT_V2, "stamp": self._stamp}
+        row = await self._answered(first(connection, statement("flags", "fresh_flag"), asked))
+        self._confirmed_at = self._clock()
+        anew = row is None or row["written"]
+        if anew:
+            self.flag = unseen() if row is None else flag_of(row)
+            self._stamp = None if row is None else row["stamp"]
+        why = way.why if row is not None else f"there is no row {VOICE_AGENT_V2}, or row-level security hides it"
+        self._now(State(ready=row is not None, version=self.flag.version, mode=way.mode, why=why), anew=anew)
+        self.attempted.set()
+        await self._report(connection, way.mode)
+
+    async def _answered(self, asking: Any) -> Any:
+        """The answer of a server that may be stopped in its tracks: then the state says so at once, not only when
+        the connection has been given up, which takes a while."""
+        silent = asyncio.get_running_loop().call_later(
+            ANSWERS_WITHIN_S, self._lost, f"no answer within {ANSWERS_WITHIN_S:g} s"
+        )
+        try:
+            async with asyncio.timeout(ANSWERS_WITHIN_S):
+                return await asking
+        finally:
+            silent.cancel()
+
+    async def _report(self, connection: Connection, mode: Mode) -> None:
+        """Record the version in force, when it is new or it is time for a sign of life.
+
+        An application may read the flag by a role that may not enter our schema, or from a standby: then it is not
+        among the readers that a roll-back waits for.
+        """
+        now_s = asyncio.get_running_loop().time()
+        if not self._reports or (
+            self._reported is not None
+            and self._reported[:2] == (self.flag.version, mode)
+            and now_s - self._reported[2] < HEARTBEAT_EVERY_S
+        ):
+            return
+        mine = {"reader": self.name, "flag": VOICE_AGENT_V2, "version": self.flag.version, "mode": mode}
+        try:
+            await self._answered(connection.execute(statement("flags", "report_reader"), mine))
+        except (errors.InsufficientPrivilege, errors.UndefinedTable, errors.ReadOnlySqlTransaction) as fault:
+            self._reports = False
+            _log.info("this process is not recorded among the flag's readers: %s", fault.diag.message_primary)
+        self._reported = (self.flag.version, mode, now_s)
+
+    async def forget(self) -> None:
+        """Take this process off the list of readers, if the database answers; else it drops out by its silence."""
+        if self._reported is None or not self._reports:
+            return
+        mine = {"reader": self.name, "flag": VOICE_AGENT_V2}
+        async with asyncio.timeout(1), await self._connect(self._url) as connection:
+            await connection.execute(statement("flags", "forget_reader"), mine)
+
+    def _lost(self, why: str) -> None:
+        since = self.state.stale_since or self._confirmed_at
+        self._now(replace(self.state, stale_since=since, why=why))
+
+    def _now(self, state: State, *, anew: bool = False) -> None:
+        """Tell a new state or row, and log what a person should know."""
+        before, self.state = self.state, state
+        if state == before and not anew:
+            return
+        if state.why != before.why and state.why is not None:
+            _log.warning("flag %s: %s", VOICE_AGENT_V2, state.why)
+        elif before.stale_since is not None and state.stale_since is None:
+            _log.info("flag %s: fresh again, version %d", VOICE_AGENT_V2, state.version)
+        self._tell(state)
