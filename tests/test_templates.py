@@ -215,6 +215,9 @@ def test_whatever_the_name_and_the_instructions_say_comes_back(connection: Conne
             assert back.assistant_type_id == type_of(case.vertical, back.enabled_capabilities)
             assert back.special_instructions == plain(case.config.special_instructions)
             assert not back.truncated
+            told = plain(case.config.special_instructions)
+            heading = "\n\n## Instrucciones especiales\n"
+            assert back.system_prompt.endswith(f"{heading}{told}") if told else heading not in back.system_prompt
 
     comes_back()
 
@@ -307,6 +310,13 @@ def test_a_name_is_never_taken_for_a_variable_or_a_heading(connection: Connectio
     assert answer["assistant_name"] == "Asistente de {offer} {assistant_name} ## Instrucciones"
     assert "\n## Instrucciones" not in answer["system_prompt"]
     assert answer["first_message"].startswith("¡Gracias por llamar a {offer} {assistant_name} ## Instrucciones!")
+
+
+def test_paragraphs_stand_as_the_configuration_orders_them_those_without_heading_first(connection: Connection) -> None:
+    answer = said(connection, {"enabled_capabilities": ["faq", "basic", "orders", "faq"]}, "Casa Luz", "restaurant")
+    headings = [line for line in answer["system_prompt"].split("\n") if line.startswith("#")]
+    assert headings == ["## Personalidad", "## Preguntas frecuentes", "## Pedidos"]
+    assert "Da la bienvenida" in answer["system_prompt"].split("\n\n")[0]
 
 
 def test_a_rendering_holds_no_date_and_no_variable(connection: Connection) -> None:
