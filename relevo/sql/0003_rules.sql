@@ -151,8 +151,8 @@ SELECT format($code$
             place := strpos(folded, %2$L);
         END IF;
         IF shifted THEN
-            spots := coalesce(spots, relevo.unfolded_places(said));
-            place := spots[place];
+            marks := coalesce(marks, relevo.marks(said));
+            place := place + width_bucket(place - 1, marks);
         END IF;
         why_%1$s := '{"keyword": "%2$s", "place": ' || place
             || CASE WHEN meant_%1$s THEN ', "confidence": "high"}' ELSE ', "confidence": "low"}' END;
@@ -240,7 +240,7 @@ DECLARE
     bytes   bytea;             -- folded
     place   integer;
     before  integer;           -- the byte before a keyword
-    spots   integer[];
+    marks   integer[];         -- those left out
     cut     record;
     type    text := vertical || '_basic';
     able    text[];
@@ -253,7 +253,7 @@ DECLARE
 %1$s
 BEGIN
     IF NOT ascii AND folded ~ relevo.accented() THEN
-        folded := relevo.fold(said);
+        folded := relevo.fold_rest(folded);
         ascii := octet_length(folded) = char_length(folded);
         shifted := char_length(folded) <> char_length(said);
     END IF;

@@ -33,39 +33,55 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN replace(replace(replace(replace(replace(replace(replace(
     lowered COLLATE "C", 'á', 'a'), 'é', 'e'), 'í', 'i'), 'ó', 'o'), 'ú', 'u'), 'ñ', 'n'), 'ü', 'u');
 
--- Lower case without accents. The accents of written Spanish are replaced one by one, for normalising a
--- whole prompt costs five times as much; whatever other letters there are take the long way. Only marks that
--- stand as code points of their own change the length: see relevo.unfolded_places. That is why each letter is
--- normalised by itself: normalising all would also join and part what is written in other scripts.
+-- The rest of folding, for what has other accents or marks of their own. Capitals come first, for headings have them.
+-- Each letter is normalised by itself: normalising all would also join and part what is written in other scripts.
+CREATE FUNCTION relevo.fold_rest(folded text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = '' AS $$
+DECLARE
+    so_far text COLLATE "C" := replace(replace(replace(replace(replace(replace(replace(
+        folded COLLATE "C", 'Á', 'a'), 'É', 'e'), 'Í', 'i'), 'Ó', 'o'), 'Ú', 'u'), 'Ñ', 'n'), 'Ü', 'u');
+    letter text COLLATE "C";
+BEGIN
+    IF so_far !~ relevo.accented() THEN
+        RETURN so_far;
+    END IF;
+    so_far := regexp_replace(so_far, '[\u0300-\u036F]+', '', 'g');
+    IF so_far !~ relevo.accented() THEN
+        RETURN so_far;
+    END IF;
+    FOR letter IN SELECT DISTINCT met[1] FROM regexp_matches(so_far, relevo.accented(), 'g') AS met LOOP
+        so_far := replace(so_far, letter, left(normalize(letter, NFD), 1));
+    END LOOP;
+    RETURN lower(so_far);
+END $$;
+
+-- Lower case without accents. The accents of written Spanish are replaced one by one, for normalising a whole prompt
+-- costs five times as much; whatever other letters there are take the long way. Only marks that stand as code points
+-- of their own change the length: see relevo.marks.
 CREATE FUNCTION relevo.fold(prompt text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = '' AS $$
 DECLARE
-    folded text COLLATE "C" := lower(prompt COLLATE "C");
-    letter text COLLATE "C";
+    folded text COLLATE "C" := relevo.without_spanish_accents(lower(prompt COLLATE "C"));
 BEGIN
-    IF octet_length(folded) = char_length(folded) THEN
-        RETURN folded;
-    END IF;
-    folded := relevo.without_spanish_accents(folded);
-    IF octet_length(folded) = char_length(folded)
-       OR folded !~ '[\u00C0-\u024F\u0300-\u036F\u1E00-\u1EFF\u212A\u212B]' THEN
-        RETURN folded;
-    END IF;
-    folded := regexp_replace(folded, '[\u0300-\u036F]+', '', 'g');
-    FOR letter IN SELECT DISTINCT met[1]
-                  FROM regexp_matches(folded, '[\u00C0-\u024F\u1E00-\u1EFF\u212A\u212B]', 'g') AS met LOOP
-        folded := replace(folded, letter, left(normalize(letter, NFD), 1));
-    END LOOP;
-    RETURN lower(folded);
+    RETURN CASE WHEN octet_length(folded) = char_length(folded) OR folded !~ relevo.accented() THEN folded
+                ELSE relevo.fold_rest(folded) END;
 END $$;
 
--- Where each place in the folded prompt lies in the prompt as written, when marks of their own were left out;
--- one past the end included. Costs a scan of the prompt.
-CREATE FUNCTION relevo.unfolded_places(prompt text) RETURNS integer[]
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (SELECT array_agg(spot::integer ORDER BY spot) FILTER (WHERE letter COLLATE "C" !~ '[\u0300-\u036F]')
-               || char_length(prompt) + 1
-        FROM regexp_split_to_table(prompt, '') WITH ORDINALITY AS each(letter, spot));
+-- Of each mark that folding leaves out, how many characters stay before it, in order. So what lies at place p of the
+-- folded prompt lies at p + width_bucket(p - 1, marks) of the prompt as written.
+CREATE FUNCTION relevo.marks(prompt text) RETURNS integer[]
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = '' AS $$
+DECLARE
+    found  integer[] := '{}';
+    before integer := 0;
+    part   text;
+BEGIN
+    FOREACH part IN ARRAY regexp_split_to_array(prompt COLLATE "C", '[\u0300-\u036F]') LOOP
+        before := before + char_length(part);
+        found := found || before;
+    END LOOP;
+    RETURN trim_array(found, 1);
+END $$;
 
 -- The special instructions of a prompt: below the first heading, in order of preference, that has anything
 -- below it; up to the next "##" or the end.
@@ -75,7 +91,7 @@ CREATE FUNCTION relevo.find_instructions(prompt text, folded text, headings text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = '' AS $$
 DECLARE
     shifted boolean := char_length(folded) <> char_length(prompt);
-    places  integer[];
+    marks   integer[];
     below   integer;  -- where the text below the heading begins
     start   text COLLATE "C";  -- of that text: trimming costs as much as it is given
     trimmed text COLLATE "C";
@@ -86,9 +102,9 @@ BEGIN
         CONTINUE WHEN place = 0;
         below := place + char_length(heading);
         IF shifted THEN
-            places := coalesce(places, relevo.unfolded_places(prompt));
-            place := places[place];
-            below := places[below];
+            marks := coalesce(marks, relevo.marks(prompt));
+            place := place + width_bucket(place - 1, marks);
+            below := below + width_bucket(below - 1, marks);
         END IF;
         instructions := split_part(substr(prompt, below) COLLATE "C", '##', 1);
         until := below + char_length(instructions);
