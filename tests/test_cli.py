@@ -185,7 +185,7 @@ STORY = (
     Told("backups list", "id created_at tables tenant_ids actor reason verified_at"),
     Told("db url", "url"),
 )
-TOLD_ELSEWHERE = {"db sql", "db stop", "demo"}
+TOLD_ELSEWHERE = {"db sql", "db stop", "demo", "backups diff", "backups restore", "rollback"}
 
 
 @on_18

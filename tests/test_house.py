@@ -57,6 +57,7 @@ TIME_AND_CHANCE = {
     ("migration/steps/calls.py", "time.monotonic"): "makes batches as large as the database can bear",
     ("migration/throttle.py", "time.monotonic"): "looks once a second, and gives way only so long",
     ("migration/steps/backup.py", "uuid.uuid4"): "names a backup before the database knows of it",
+    ("rollback/data.py", "time.monotonic"): "duration_seconds is a real duration",
     ("simulator/world.py", "random.Random"): "dice with the seed that was handed in",
 }
 WATCHED = {
@@ -80,7 +81,7 @@ SQL_IN_PYTHON = {
     ("migration/structure.py", "GRANT {} ON {}"): "advice to a person",
     ("migration/structure.py", "SELECT {} FROM {} AS v1 LIMIT 0"): "put together from the mapping",
     ("migration/surroundings.py", "REVOKE ALL ON {}"): "advice to a person",
-    ("migration/steps/backup.py", "(SELECT v.id FROM"): "a condition that fills a statement",
+    ("migration/steps/shapes.py", "ALTER TABLE {}"): "advice to a person",
     ("migration/steps/verify.py", "(SELECT o.rule_version FROM"): "an expression that fills a statement",
     ("simulator/sample.py", "SELECT to_regclass"): "the sample knows no statements but its own table's",
     ("simulator/sample.py", "SELECT EXISTS"): "the same",

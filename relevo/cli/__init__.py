@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError
 from psycopg import Error as PostgresError
 
 from relevo import __version__
-from relevo.cli import answer, backups, db, demo, flags, mirror, move, review, sample, tokens
+from relevo.cli import answer, backups, db, demo, flags, mirror, move, review, rollback, sample, tokens
 from relevo.cli.frame import ERR, OUT, Answer
 from relevo.errors import RelevoError
 
@@ -27,7 +27,7 @@ app = App(
     print_error=False,
     suppress_keyboard_interrupt=False,
 )
-for module in (db, sample, move, mirror, review, answer, flags, backups, tokens, demo):
+for module in (db, sample, move, mirror, review, answer, flags, backups, rollback, tokens, demo):
     module.register(app)
 
 

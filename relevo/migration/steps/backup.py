@@ -18,29 +18,10 @@ from relevo.db.statements import identifier, statement
 from relevo.errors import MoveFailed
 from relevo.migration.mapping import SourceMapping
 from relevo.migration.run import BackupCalls, Work, audit
+from relevo.migration.steps.targets import Scope, Target, scope_of, targets
 
 _SCHEMA = "relevo_backup"
 _PAGES_AT_ONCE = 4096  # 32 MB: a progress report every few hundred milliseconds
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A table to back up, and which of its rows belong to a list of tenants."""
-
-    schema: str
-    table: str
-    of_tenants: sql.Composable  # a condition with %(tenant_ids)s
-    only: tuple[str, ...] | None = None  # columns; None: all of them
-
-    @property
-    def name(self) -> str:
-        """The table as people write it."""
-        return f"{self.schema}.{self.table}"
-
-    @property
-    def relation(self) -> sql.Identifier:
-        """The table, quoted."""
-        return identifier(self.schema, self.table)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,28 +80,47 @@ async def create(
 
     Raises MoveFailed when a copy does not read as it was written.
     """
-    backup_id = uuid4()
-    contents: dict[str, dict[str, Any]] = {}
-    scope = {"tenant_ids": list(tenant_ids) if tenant_ids is not None else None}
     async with database.transaction(snapshot=True) as connection:
-        for target in _targets(mapping, await _columns_of_calls(connection, mapping, calls)):
-            contents[target.name] = await _copy(connection, target, backup_id, scope, emit)
-        await connection.execute(
-            statement("backup", "record"),
-            {
-                "id": backup_id,
-                "now": clock(),
-                "tables": list(contents),
-                "contents": Jsonb(contents),
-                "actor": actor,
-                "reason": reason,
-                **scope,
-            },
-        )
-        details = {"rows": sum(table["rows"] for table in contents.values())}
-        await audit(connection, actor=actor, action="backup.create", subject=backup_id, reason=reason, details=details)
+        chosen = await targets(connection, mapping, calls)
+        scope = await scope_of(connection, mapping, tenant_ids)
+        backup_id, contents = await write(connection, chosen, scope, clock=clock, emit=emit, actor=actor, reason=reason)
     await _read_back(database, backup_id, contents, clock)
     return next(backup for backup in await listed(database) if backup.id == backup_id)
+
+
+async def write(
+    connection: Connection,
+    chosen: Sequence[Target],
+    scope: Scope,
+    *,
+    clock: Clock,
+    emit: events.Sink,
+    actor: str,
+    reason: str | None,
+) -> tuple[UUID, dict[str, dict[str, Any]]]:
+    """Copy tables and record the backup, in a transaction that sees one moment: by its snapshot, or by locks.
+
+    Returns the backup's id and its contents, which are still to be read back.
+    """
+    backup_id = uuid4()
+    # Rows that a policy hides would be missing in silence; this way PostgreSQL refuses.
+    await connection.execute(statement("backup", "hide_nothing"), {})
+    contents = {target.name: await _copy(connection, target, backup_id, scope, emit) for target in chosen}
+    await connection.execute(
+        statement("backup", "record"),
+        {
+            "id": backup_id,
+            "now": clock(),
+            "tables": list(contents),
+            "contents": Jsonb(contents),
+            "actor": actor,
+            "reason": reason,
+            "tenant_ids": scope.tenant_ids,
+        },
+    )
+    details = {"rows": sum(table["rows"] for table in contents.values())}
+    await audit(connection, actor=actor, action="backup.create", subject=backup_id, reason=reason, details=details)
+    return backup_id, contents
 
 
 async def listed(database: Database) -> list[Backup]:
@@ -129,36 +129,8 @@ async def listed(database: Database) -> list[Backup]:
         return [Backup(**row) for row in await every(connection, statement("backup", "list"))]
 
 
-async def _columns_of_calls(
-    connection: Connection, mapping: SourceMapping, calls: BackupCalls
-) -> tuple[str, ...] | None:
-    """The columns of calls to copy: all of them, or the key and what the move writes, where there is a key."""
-    if calls == "all":
-        return None
-    where = {"schema": mapping.calls.schema, "table": mapping.calls.table}
-    row = await one(connection, statement("backup", "touched_columns"), where)
-    return tuple(row["names"]) if row["has_key"] else None
-
-
-def _targets(mapping: SourceMapping, columns_of_calls: tuple[str, ...] | None) -> list[Target]:
-    by_business = sql.SQL("%(tenant_ids)s::uuid[] IS NULL OR {} = ANY (%(tenant_ids)s::uuid[])")
-    of_v2 = by_business.format(sql.Identifier("business_id"))
-    of_origins = sql.SQL(
-        "%(tenant_ids)s::uuid[] IS NULL OR config_id IN (SELECT v.id FROM public.voice_assistant_configs v"
-        " WHERE v.business_id = ANY (%(tenant_ids)s::uuid[]))"
-    )
-    configurations, calls = mapping.configurations, mapping.calls
-    return [
-        Target(configurations.schema, configurations.table, by_business.format(configurations.read("business_id"))),
-        Target(calls.schema, calls.table, by_business.format(calls.read("business_id")), columns_of_calls),
-        Target("public", "voice_assistant_configs", of_v2),
-        Target("public", "voice_assistant_metrics", of_v2),
-        Target("relevo", "config_origins", of_origins),
-    ]
-
-
 async def _copy(
-    connection: Connection, target: Target, backup_id: UUID, scope: dict[str, Any], emit: events.Sink
+    connection: Connection, target: Target, backup_id: UUID, scope: Scope, emit: events.Sink
 ) -> dict[str, Any]:
     """Copy one table page range by page range; returns what is recorded of it."""
     names = (
@@ -185,14 +157,15 @@ async def _copy(
         )
         for pages in range(0, leaf["pages"], _PAGES_AT_ONCE):
             reach = {"from": f"({pages},0)", "to": f"({pages + _PAGES_AT_ONCE},0)"}
-            copied += (await connection.execute(insert, {**scope, **reach})).rowcount
+            copied += (await connection.execute(insert, {**scope.parameters, **reach})).rowcount
             emit(events.Progress(copied, None, f"rows of {target.name}"))
     sums = await one(
         connection,
         statement("backup", "checksum", columns=columns, relation=target.relation, scope=target.of_tenants),
-        scope,
+        scope.parameters,
     )
-    return {"copy": f"{_SCHEMA}.{copy_name}", "columns": list(names), **sums}
+    partial = target.only is not None
+    return {"copy": f"{_SCHEMA}.{copy_name}", "columns": list(names), "partial": partial, **sums}
 
 
 def _cut(table: str) -> str:
@@ -202,22 +175,33 @@ def _cut(table: str) -> str:
 
 async def _read_back(database: Database, backup_id: UUID, contents: dict[str, dict[str, Any]], clock: Clock) -> None:
     async with database.transaction() as connection:
-        for name, recorded in contents.items():
-            if await _checksum_of_copy(connection, recorded) != (recorded["rows"], recorded["checksum"]):
-                raise MoveFailed(
-                    f"the backup of {name} does not read as it was written",
-                    fix="nothing was moved; check the disk, then run the command again",
-                )
-        await connection.execute(statement("backup", "mark_verified"), {"id": backup_id, "now": clock()})
+        await read_back(connection, backup_id, contents, clock)
 
 
-async def _checksum_of_copy(connection: Connection, recorded: dict[str, Any]) -> tuple[int, str]:
+async def read_back(connection: Connection, backup_id: UUID, contents: dict[str, dict[str, Any]], clock: Clock) -> None:
+    """Compare the copies with what was recorded of them. Raises MoveFailed."""
+    for name, recorded in contents.items():
+        if not await holds(connection, recorded):
+            raise MoveFailed(
+                f"the backup of {name} does not read as it was written",
+                fix="nothing was moved; check the disk, then run the command again",
+            )
+    await connection.execute(statement("backup", "mark_verified"), {"id": backup_id, "now": clock()})
+
+
+async def holds(connection: Connection, recorded: dict[str, Any]) -> bool:
+    """Whether the copy of a table is still what was recorded of it."""
     query = statement(
         "backup",
         "checksum",
         columns=sql.SQL(", ").join(map(identifier, recorded["columns"])),
-        relation=identifier(*recorded["copy"].split(".", 1)),
+        relation=copy_of(recorded),
         scope=sql.SQL("true"),
     )
     row = await one(connection, query)
-    return row["rows"], row["checksum"]
+    return (row["rows"], row["checksum"]) == (recorded["rows"], recorded["checksum"])
+
+
+def copy_of(recorded: dict[str, Any]) -> sql.Identifier:
+    """The copy of a table, quoted."""
+    return identifier(*recorded["copy"].split(".", 1))

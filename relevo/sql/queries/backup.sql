@@ -42,3 +42,19 @@ LEFT JOIN LATERAL (
 WHERE a.attrelid = to_regclass(format('%%I.%%I', %(schema)s::text, %(table)s::text))
   AND NOT a.attisdropped AND a.attnum > 0
   AND (a.attname IN ('outcome', 'agent_version') OR a.attnum = ANY (key.attnums))
+
+-- present --
+-- Which of these are tables, partitioned ones included.
+SELECT n.nspname AS schema, c.relname AS "table"
+FROM unnest(%(schemas)s::text[], %(tables)s::text[]) AS wanted (schema, "table")
+JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema
+JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted."table" AND c.relkind IN ('r', 'p')
+
+-- configs_of_tenants --
+SELECT coalesce(array_agg(DISTINCT c.id::text), ARRAY[]::text[]) AS config_ids
+FROM (SELECT c.id, c.business_id FROM {configurations} AS c
+      UNION SELECT v.id, v.business_id FROM public.voice_assistant_configs v{more}) AS c
+WHERE c.business_id = ANY (%(tenant_ids)s::uuid[])
+
+-- hide_nothing --
+SELECT set_config('row_security', 'off', true)
