@@ -132,14 +132,20 @@ async def test_the_browsers_roles_get_nothing(server: Server, database_url: str)
         }
 
 
+# v1 through the mapping. They must be seen through by the planner, which a function with a setting is not; they are
+# called with an empty search path only, by functions that have one and by Relevo itself.
+SEEN_THROUGH = ["relevo.v1_configurations()", "relevo.v1_tenants()"]
+
+
 async def test_functions_cannot_be_fooled_by_a_search_path(ready: Database) -> None:
     loose = await rows(
         ready,
         """SELECT p.oid::regprocedure::text AS name FROM pg_proc p
            WHERE p.pronamespace IN ('relevo'::regnamespace, 'public'::regnamespace)
-             AND p.prosqlbody IS NULL AND coalesce(array_to_string(p.proconfig, ','), '') !~ 'search_path='""",
+             AND p.prosqlbody IS NULL AND coalesce(array_to_string(p.proconfig, ','), '') !~ 'search_path='
+           ORDER BY 1""",
     )
-    assert loose == []
+    assert [row["name"] for row in loose] == SEEN_THROUGH
 
 
 @pytest.mark.parametrize(

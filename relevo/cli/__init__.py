@@ -12,7 +12,20 @@ from cyclopts import App, CycloptsError
 from psycopg import Error as PostgresError
 
 from relevo import __version__
-from relevo.cli import answer, backups, db, demo, flags, mirror, move, review, rollback, sample, tokens
+from relevo.cli import (
+    answer,
+    backups,
+    db,
+    demo,
+    flags,
+    mirror,
+    move,
+    review,
+    rollback,
+    sample,
+    status,
+    tokens,
+)
 from relevo.cli.frame import ERR, OUT, Answer
 from relevo.errors import RelevoError
 
@@ -27,7 +40,20 @@ app = App(
     print_error=False,
     suppress_keyboard_interrupt=False,
 )
-for module in (db, sample, move, mirror, review, answer, flags, backups, rollback, tokens, demo):
+for module in (
+    db,
+    sample,
+    move,
+    mirror,
+    review,
+    status,
+    answer,
+    flags,
+    backups,
+    rollback,
+    tokens,
+    demo,
+):
     module.register(app)
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Literal
 
 from cyclopts import App
-from rich.console import Group, RenderableType
+from rich.console import ConsoleRenderable, Group
 from rich.table import Table
 
 from relevo.cli.frame import ERR, ORDINARY, Answer, Common, WholeNumber
@@ -104,7 +104,7 @@ def _who(common: Common) -> Who:
     return Who(common.actor, common.reason)
 
 
-def _state(state: mirror.State) -> RenderableType:
+def _state(state: mirror.State) -> ConsoleRenderable:
     facts = Table("dual write", "", show_header=False)
     facts.add_row("installed", "yes" if state.installed else f"no: {', '.join(state.missing)}")
     facts.add_row("a fault", "fails the writer" if state.strict else "is queued for repair")
@@ -115,7 +115,7 @@ def _state(state: mirror.State) -> RenderableType:
     facts.add_row("configurations edited on v2", f"{state.edited_configs:,}")
     facts.add_row("deleted rows kept", f"{state.deleted_configs:,}")
     facts.add_row("v1 fields nothing is written to", ", ".join(state.unwritable) or "none")
-    parts: list[RenderableType] = [facts]
+    parts: list[ConsoleRenderable] = [facts]
     if state.queue:
         parts.append(_table(state.queue, "queue", "config_id", "written_on", "operation", "fields", "reason", "writer"))
     if state.open_conflicts:

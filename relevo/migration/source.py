@@ -155,5 +155,4 @@ def _images(mapping: SourceMapping) -> dict[str, sql.Composable]:
 
 def _apart(functions: sql.Composed) -> list[str]:
     """The functions one by one: a server takes one command at a time together with parameters."""
-    head = "CREATE OR REPLACE FUNCTION "
-    return [head + each for each in functions.as_string().split(head)[1:]]
+    return [each for each in re.split(r"(?<=\$);\s*", functions.as_string()) if each]

@@ -17,7 +17,7 @@ LANGUAGE sql STABLE AS
 
 -- The fields of a configuration that can be written back to v1.
 CREATE FUNCTION relevo.v1_writable() RETURNS text[]
-LANGUAGE sql IMMUTABLE AS 'SELECT NULL::text[] WHERE false';
+LANGUAGE sql IMMUTABLE SET search_path = '' AS 'SELECT NULL::text[] WHERE false';
 
 -- Which mapping the functions were made from.
 CREATE TABLE relevo.source_mapping (

@@ -24,7 +24,7 @@ LANGUAGE sql STABLE AS $source$
 SELECT ROW(c.*)::relevo.v1_config FROM {configurations} AS c WHERE c.id = ANY (ids) $source$;
 
 CREATE OR REPLACE FUNCTION relevo.v1_writable() RETURNS text[]
-LANGUAGE sql IMMUTABLE AS $source$ SELECT {writable}::text[] $source$;
+LANGUAGE sql IMMUTABLE SET search_path = '' AS $source$ SELECT {writable}::text[] $source$;
 
 CREATE OR REPLACE FUNCTION relevo.v1_insert(configs relevo.v1_config[]) RETURNS void
 LANGUAGE sql AS $source$
