@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError
 from psycopg import Error as PostgresError
 
 from relevo import __version__
-from relevo.cli import (, serve, tokens
+from relevo.cli import (
     answer,
     backups,
     db,
@@ -23,6 +23,7 @@ from relevo.cli import (, serve, tokens
     review,
     rollback,
     sample,
+    serve,
     status,
     tokens,
 )
@@ -52,6 +53,7 @@ for module in (
     backups,
     rollback,
     tokens,
+    serve,
     demo,
 ):
     module.register(app)
