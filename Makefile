@@ -3,6 +3,7 @@
 UV := .uv/bin/uv
 INSTALLED := .venv/.installed
 TOOLS := .venv/.tools
+PEERS := .venv/.peers
 CLIENTS := tests/npm/node_modules/.installed
 
 .PHONY: demo test bench install lock clean
@@ -17,7 +18,7 @@ test: $(INSTALLED) $(TOOLS) $(CLIENTS)
 	.venv/bin/pytest -q -n 2
 
 # Figures beside what they are compared with, from one run; about three minutes on a quiet machine.
-bench: $(INSTALLED)
+bench: $(INSTALLED) $(PEERS)
 	@.venv/bin/python -m bench
 
 install: $(INSTALLED)
@@ -36,6 +37,11 @@ $(UV): requirements/uv.txt
 	    || { echo "relevo: python3 has no pip — install it: apt-get install python3-pip" >&2; exit 1; }
 	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
 	    --upgrade --target .uv --require-hashes -r $<
+	@touch $@
+
+# The flag libraries that the bench compares with.
+$(PEERS): requirements/bench.txt $(INSTALLED)
+	$(UV) pip install --quiet --require-hashes -r $<
 	@touch $@
 
 # What the tests want beyond PyPI. Without it, and without the right to install it, those tests skip and say so.
@@ -59,6 +65,8 @@ $(CLIENTS): tests/npm/package.json tests/npm/package-lock.json $(INSTALLED)
 lock: $(UV)
 	$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
 	    pyproject.toml --group dev --output-file requirements/dev.txt
+	$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
+	    --constraint requirements/dev.txt pyproject.toml --group dev --group bench --output-file requirements/bench.txt
 
 clean:
 	rm -rf tests/npm/node_modules .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import calls, memory, move, profile, serve
+from bench import calls, flags, memory, move, profile, serve
 from bench.figures import Figure, table
 from bench.place import place
 
@@ -38,7 +38,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=20_000, help="configurations to copy")
     parser.add_argument("--calls", type=int, help="calls; 300,000, or 3,000,000 with --full")
     parser.add_argument("--full", action="store_true", help="a million configurations, three million calls")
-    parser.add_argument("--only", choices=("move", "memory", "calls", "profile", "serve"), help="one part alone")
+    parser.add_argument("--only", choices=("move", "memory", "calls", "profile", "flags", "serve"), help="one part alone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="store the figures")
     return parser.parse_args()
 
@@ -49,7 +49,7 @@ async def _measured(options: argparse.Namespace) -> tuple[list[Figure], list[pro
     sizes = (10_000, 100_000, 1_000_000) if options.full else (10_000, 100_000)
     many = options.calls or (3_000_000 if options.full else 300_000)
     with place() as server:
-        for part in (options.only,) if options.only else ("move", "memory", "calls", "profile", "serve"):
+        for part in (options.only,) if options.only else ("move", "memory", "calls", "profile", "flags", "serve"):
             print(f"measuring: {part} …", file=sys.stderr)
             match part:
                 case "move":
@@ -60,6 +60,8 @@ async def _measured(options: argparse.Namespace) -> tuple[list[Figure], list[pro
                     figures += await calls.compare(server, many, ROUNDS)
                 case "serve":
                     figures += await serve.compare(server, ROUNDS)
+                case "flags":
+                    figures += await flags.compare(server, ROUNDS)
                 case "profile":
                     shares = await profile.profile(server, options.rows // 4)
     return figures, shares

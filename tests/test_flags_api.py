@@ -35,6 +35,7 @@ from tests.poolers import PGBOUNCER, pooling
 from tests.servers import Server, running
 
 PATIENCE_S = 30
+ON_RECORD = "SELECT version, mode, count(*)::int AS processes FROM relevo.flag_readers GROUP BY version, mode"
 
 
 @pytest.fixture
@@ -83,8 +84,9 @@ async def test_eight_processes_answer_by_a_change(ready: Database, database_url:
         await write(ready, "enabled = true, percentage = 100")
         for process in processes:
             assert await _line(process) == "2 v2 listen"
-        found = await rows(ready, "SELECT version, mode FROM relevo.flag_readers")
-    assert found == [{"version": 2, "mode": "listen"}] * 8
+        async with asyncio.timeout(PATIENCE_S):
+            while await rows(ready, ON_RECORD) != [{"version": 2, "mode": "listen", "processes": 8}]:
+                pass
 
 
 @asynccontextmanager
@@ -216,6 +218,24 @@ async def test_behind_a_transaction_pooler_a_reader_polls_and_says_so(
         async with Flags(pooled, direct_url="postgresql://nobody@127.0.0.1:1/x") as flags:
             assert flags.state.mode == "poll"
             assert "direct connection fails" in str(flags.state.why)
+
+
+@pytest.mark.skipif(not PGBOUNCER.exists(), reason="pgbouncer is not installed: apt-get install pgbouncer")
+async def test_a_busy_pooler_that_passes_for_a_session_gives_itself_away(
+    server: Server, ready: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def misjudged(_database: Database) -> str:
+        return "session"
+
+    monkeypatch.setattr(Database, "pooling", misjudged)
+    monkeypatch.setattr(reader, "LOOK_EVERY_S", 0.05)
+    with pooling(server, OWNER) as port:
+        pooled = database_url.replace(f":{server.port}/", f":{port}/")
+        async with Flags(pooled) as flags, await psycopg.AsyncConnection.connect(pooled) as other:
+            assert flags.state.mode == "listen"
+            await other.execute("SELECT 1")  # takes the server connection that listens, and keeps it
+            assert "RELEVO_DIRECT_URL" in str((await until(flags, lambda state: state.mode == "poll")).why)
+    assert await version(ready) == 1
 
 
 async def test_a_role_that_sees_no_row_is_told_so_at_the_start(

@@ -28,6 +28,7 @@ from relevo.errors import (
 
 OLDEST_SERVER = 15
 LOCK_TIMEOUT = "2s"
+_LOOKS = 5  # at which server process answers, until a pooler is taken to keep to it
 
 Connection = AsyncConnection[DictRow]
 
@@ -112,14 +113,14 @@ class Database:
     async def pooling(self) -> Literal["none", "session", "transaction"]:
         """What stands between us and the server, found out from which server process answers.
 
-        A pooler hands out process numbers of its own; behind one that pools transactions, two connections of ours
-        that are both open are answered by the same process.
+        A pooler hands out process numbers of its own. Behind one that pools transactions, two connections of ours
+        that are both open are answered by the same process; or, while others keep it busy, each by several.
         """
         async with await self._connect() as one_connection, await self._connect() as another:
-            first_pid = await _backend(one_connection)
-            if first_pid == one_connection.info.backend_pid:
+            if await _backend(one_connection) == one_connection.info.backend_pid:
                 return "none"
-            return "transaction" if await _backend(another) == first_pid else "session"
+            seen = [{await _backend(each) for _ in range(_LOOKS)} for each in (one_connection, another)]
+            return "session" if len(seen[0] | seen[1]) == 2 == len(seen[0]) + len(seen[1]) else "transaction"
 
     async def _connect(self) -> AsyncConnection[tuple[Any, ...]]:
         """A connection of its own, outside the pool."""

@@ -84,12 +84,14 @@ class Reader:
         way: _Way | None = None
         while True:
             try:
-                if way is None or way.good_for_s is not None:
-                    way = await self._find_way()
-                await self._follow(way)
+                way = way or await self._find_way()
+                way = await self._follow(way)
+                continue
             except (psycopg.Error, OSError, TimeoutError, RelevoError) as fault:
                 self._lost(str(fault).strip().partition("\n")[0] or type(fault).__name__)
             self.attempted.set()
+            if way is not None and way.good_for_s is not None:
+                way = None
             await asyncio.sleep(AGAIN_AFTER_S)
 
     async def _find_way(self) -> _Way:
@@ -121,25 +123,37 @@ class Reader:
         )
         return connection
 
-    async def _follow(self, way: _Way) -> None:
-        """Follow the row on one connection, until that breaks or a better way may be found."""
+    async def _follow(self, way: _Way) -> _Way | None:
+        """Follow the row on one connection, until it breaks or another way is better: that, or None to look for one.
+
+        A busy transaction pooler can pass for a session; it gives itself away when another process answers.
+        """
         connection = await self._connect(way.url)
-        ends = None if way.good_for_s is None else asyncio.get_running_loop().time() + way.good_for_s
+        now_s = asyncio.get_running_loop().time
+        ends_s = None if way.good_for_s is None else now_s() + way.good_for_s
+        backends: set[int] = set()
         try:
             if way.mode == "listen":
                 await self._answered(connection.execute(statement("flags", "listen")))
-            while ends is None or asyncio.get_running_loop().time() < ends:
-                await self._look(connection, way)
-                if way.mode == "poll":
-                    await asyncio.sleep(POLL_EVERY_S)
-                else:
-                    async for _notice in connection.notifies(timeout=LOOK_EVERY_S, stop_after=1):
-                        pass
+            while ends_s is None or now_s() < ends_s:
+                backends |= await self._look(connection, way)
+                if way.mode == "listen" and len(backends) > 1:
+                    return _Way(self._url, "poll", NO_LISTEN)
+                await self._wait(connection, way.mode)
+            return None
         finally:
             await connection.close()
 
-    async def _look(self, connection: Connection, way: _Way) -> None:
-        """Read the row, apply it, and record that this process answers by it."""
+    async def _wait(self, connection: Connection, mode: Mode) -> None:
+        """Until it is time to look: told so, or after a while."""
+        if mode == "poll":
+            await asyncio.sleep(POLL_EVERY_S)
+            return
+        async for _notice in connection.notifies(timeout=LOOK_EVERY_S, stop_after=1):
+            pass
+
+    async def _look(self, connection: Connection, way: _Way) -> set[int]:
+        """Read the row, apply it, and record that this process answers by it; returns which process was asked."""
         asked = {"name": VOICE_AGENT_V2, "stamp": self._stamp}
         row = await self._answered(first(connection, statement("flags", "fresh_flag"), asked))
         self._confirmed_at = self._clock()
@@ -151,6 +165,7 @@ class Reader:
         self._now(State(ready=row is not None, version=self.flag.version, mode=way.mode, why=why), anew=anew)
         self.attempted.set()
         await self._report(connection, way.mode)
+        return {row["backend"]} if row is not None else set()
 
     async def _answered(self, asking: Any) -> Any:
         """The answer of a server that may be stopped in its tracks: then the state says so at once, not only when

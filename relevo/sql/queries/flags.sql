@@ -16,8 +16,8 @@ FROM public.feature_flags WHERE name = %(name)s FOR NO KEY UPDATE
 
 -- fresh_flag --
 -- The row, its lists only when it was written since the reader looked. ``stamp`` is the writing transaction: it changes
--- even where somebody has switched the triggers off that count the versions.
-SELECT name, enabled, percentage, version, stamp, written,
+-- even where somebody has switched the triggers off that count the versions. ``backend``: which process answers.
+SELECT name, enabled, percentage, version, stamp, written, pg_backend_pid() AS backend,
        CASE WHEN written THEN enabled_tenants END AS enabled_tenants,
        CASE WHEN written THEN disabled_tenants END AS disabled_tenants
 FROM (SELECT *, xmin::text AS stamp, xmin::text IS DISTINCT FROM %(stamp)s::text AS written
