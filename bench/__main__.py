@@ -38,7 +38,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=20_000, help="configurations to copy")
     parser.add_argument("--calls", type=int, help="calls; 300,000, or 3,000,000 with --full")
     parser.add_argument("--full", action="store_true", help="a million configurations, three million calls")
-    parser.add_argument("--only", choices=("move", "memory", "calls", "profile", "flags", "serve"), help="one part alone")
+    parser.add_argument(
+        "--only", choices=("move", "memory", "calls", "profile", "flags", "serve"), help="one part alone"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="store the figures")
     return parser.parse_args()
 
