@@ -84,6 +84,7 @@ SQL_IN_PYTHON = {
     ("migration/surroundings.py", "REVOKE ALL ON {}"): "advice to a person",
     ("migration/steps/shapes.py", "ALTER TABLE {}"): "advice to a person",
     ("migration/steps/verify.py", "(SELECT o.rule_version FROM"): "an expression that fills a statement",
+    ("migration/voice_calls.py", "CREATE INDEX CONCURRENTLY ON {}"): "advice to a person",
     ("simulator/sample.py", "SELECT to_regclass"): "the sample knows no statements but its own table's",
     ("simulator/sample.py", "SELECT EXISTS"): "the same",
     ("simulator/sample.py", "COPY {} ({})"): "columns come from the row types",

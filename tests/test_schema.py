@@ -247,7 +247,7 @@ async def test_every_statement_prepares(sampled: Database) -> None:
         "time_zone": sql.NULL,
     }
     prepared = 0
-    for folder in ("db", "migration", "backup", "tenants", "access", "flags"):
+    for folder in ("db", "migration", "backup", "tenants", "access", "flags", "metrics", "breaker"):
         for name in statements(folder):
             query = statement(folder, name, **fill).as_string()
             if UTILITY.search(query):  # PREPARE takes only what plans

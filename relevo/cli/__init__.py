@@ -15,9 +15,11 @@ from relevo import __version__
 from relevo.cli import (
     answer,
     backups,
+    complaints,
     db,
     demo,
     flags,
+    metrics,
     mirror,
     move,
     review,
@@ -54,6 +56,8 @@ for module in (
     rollback,
     tokens,
     serve,
+    complaints,
+    metrics,
     demo,
 ):
     module.register(app)
