@@ -99,8 +99,6 @@ MEDDLE = """
     WHERE id IN (SELECT id FROM public.voice_agent_config ORDER BY id LIMIT 5);
     DELETE FROM public.voice_agent_config
     WHERE id IN (SELECT id FROM public.voice_agent_config ORDER BY id DESC LIMIT 4);
-    INSERT INTO public.voice_agent_config (id, business_id, system_prompt)
-    SELECT gen_random_uuid(), business_id, 'new' FROM public.voice_agent_config WHERE business_id IS NOT NULL LIMIT 3;
     UPDATE public.voice_calls SET status = 'lost', avg_latency_ms = NULL
     WHERE id IN (SELECT id FROM public.voice_calls ORDER BY id LIMIT 100);
     DELETE FROM public.voice_calls WHERE id IN (SELECT id FROM public.voice_calls ORDER BY id DESC LIMIT 50);
@@ -109,6 +107,8 @@ MEDDLE = """
     DELETE FROM public.voice_assistant_configs
     WHERE id IN (SELECT id FROM public.voice_assistant_configs ORDER BY id DESC LIMIT 7);
     DELETE FROM public.voice_assistant_metrics WHERE total_calls > 10;
+    INSERT INTO public.voice_agent_config (id, business_id, system_prompt)
+    SELECT gen_random_uuid(), business_id, 'new' FROM public.voice_agent_config WHERE business_id IS NOT NULL LIMIT 3;
 """
 NEW_CALL = """
     INSERT INTO public.voice_calls (id, business_id, vapi_call_id, status, started_at)
@@ -124,15 +124,16 @@ async def test_a_restore_brings_everything_back_and_undo_brings_the_present_back
     present = await state(sampled)
     assert all(present[table] != as_backed_up[table] for table in present if "v1" in table)
     foretold = await shown(sampled, made)
+    gone = f"""SELECT count(*) FROM {made.contents["public.voice_agent_config"]["copy"]} AS saved
+               WHERE NOT EXISTS (SELECT FROM public.voice_agent_config c WHERE c.id = saved.id)"""
+    missing = await value(sampled, gone)
     done = await restored(sampled, made)
     assert await state(sampled) == as_backed_up
     for table in done.tables:
         would = foretold[table.table]
         assert (table.inserted, table.updated, table.deleted) == (would.insert, would.update, would.delete)
     of_v1 = foretold["public.voice_agent_config"]
-    gone = f"""SELECT count(*) FROM {made.contents["public.voice_agent_config"]["copy"]} AS saved
-               WHERE NOT EXISTS (SELECT FROM public.voice_agent_config c WHERE c.id = saved.id)"""
-    assert (of_v1.insert, of_v1.update, of_v1.delete) == (await value(sampled, gone), 5, 3)
+    assert (of_v1.insert, of_v1.update, of_v1.delete) == (missing, 5, 3)
     assert (foretold["public.voice_calls"].insert, foretold["public.voice_calls"].update) == (50, 100)
     assert of_v1.columns["system_prompt"] == 5
     assert all(each.endswith("system_prompt, updated_at") for each in of_v1.examples["update"])
