@@ -141,6 +141,7 @@ class _Exchange:
         await self._send(message)
 
     async def _instead(self, error: Exception | None, status: int, what: str) -> None:
+        self._limit = None  # it has ended
         if error is not None and status != 408:
             self.fault = {"error": type(error).__name__, "where": logs.where(error)}
         if self.status is not None:  # too late for another answer; breaking off tells that it is not whole

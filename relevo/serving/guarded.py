@@ -11,10 +11,22 @@ from starlette.types import Receive, Scope, Send
 from relevo.access.door import Door
 from relevo.access.keyring import Caller
 from relevo.access.roles import Role
+from relevo.serving import problems
 
 SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+
+_TEXT = {"type": "string"}
+_PROBLEM = {
+    "type": "object",
+    "properties": {"title": _TEXT, "status": {"type": "integer"}, "code": _TEXT, "what": _TEXT, "fix": _TEXT},
+    "required": ["title", "status", "code", "what", "fix"],
+}
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    each: {"description": told, "content": {problems.MEDIA_TYPE: {"schema": _PROBLEM}}}
+    for each, told in (("4XX", "What is asked cannot be done."), ("5XX", "Not now."))
 }
 
 
@@ -29,7 +41,7 @@ def guarded(door: Door, needed: Role) -> type[APIRoute]:
 
         def __init__(self, path: str, endpoint: Any, **options: Any) -> None:
             shown = {"security": [{name: []} for name in SCHEMES], "x-role": needed.label}
-            super().__init__(path, endpoint, **{**options, "openapi_extra": shown})
+            super().__init__(path, endpoint, **{**options, "openapi_extra": shown, "responses": PROBLEMS})
 
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
             """Answer a request that may come in. Raises what Door.admit raises."""

@@ -71,7 +71,7 @@ def problem(
     if path.startswith(_OFREP):
         content["errorDetails"] = f"{what} — {content['fix']}"
     return Response(
-        to_json(content), named, headers={**_HEADERS.get(named, {}), **(headers or {})}, media_type=MEDIA_TYPE
+        to_json(content), int(named), headers={**_HEADERS.get(named, {}), **(headers or {})}, media_type=MEDIA_TYPE
     )
 
 
