@@ -218,6 +218,9 @@ async def test_behind_a_transaction_pooler_a_reader_polls_and_says_so(
         async with Flags(pooled, direct_url="postgresql://nobody@127.0.0.1:1/x") as flags:
             assert flags.state.mode == "poll"
             assert "direct connection fails" in str(flags.state.why)
+        async with Flags(pooled, direct_url=server.url("postgres")) as flags:
+            assert flags.state.mode == "poll"
+            assert "another database" in str(flags.state.why)
 
 
 @pytest.mark.skipif(not PGBOUNCER.exists(), reason="pgbouncer is not installed: apt-get install pgbouncer")

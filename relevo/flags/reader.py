@@ -22,7 +22,7 @@ from psycopg import errors
 from psycopg.rows import DictRow, dict_row
 
 from relevo.clock import Clock
-from relevo.db.pool import Connection, Database, first
+from relevo.db.pool import Connection, Database, first, one
 from relevo.db.statements import statement
 from relevo.errors import RelevoError
 from relevo.flags.evaluate import VOICE_AGENT_V2, Flag, unseen
@@ -96,21 +96,28 @@ class Reader:
 
     async def _find_way(self) -> _Way:
         """Listen where the connection is, or is as good as, a session of its own; else poll, and say why."""
-        if self._direct_url is not None:
-            try:
-                if await Database(self._direct_url).pooling() != "transaction":
-                    return _Way(self._direct_url, "listen")
-            except (psycopg.Error, OSError) as fault:
-                await self._readable()
-                why = f"the direct connection fails: {str(fault).strip().partition(chr(10))[0]}"
-                return _Way(self._url, "poll", why, DIRECT_AGAIN_AFTER_S)
-        elif await Database(self._url).pooling() != "transaction":
-            return _Way(self._url, "listen")
+        if self._direct_url is None:
+            if await Database(self._url).pooling() != "transaction":
+                return _Way(self._url, "listen")
+            return _Way(self._url, "poll", NO_LISTEN)
+        ours = await self._identity(self._url)  # where this fails, the database is away, not the direct way to it
+        try:
+            if await self._identity(self._direct_url) != ours:
+                return _Way(self._url, "poll", "RELEVO_DIRECT_URL leads to another database")
+            if await Database(self._direct_url).pooling() != "transaction":
+                return _Way(self._direct_url, "listen")
+        except (psycopg.Error, OSError) as fault:
+            why = f"the direct connection fails: {str(fault).strip().partition(chr(10))[0]}"
+            return _Way(self._url, "poll", why, DIRECT_AGAIN_AFTER_S)
         return _Way(self._url, "poll", NO_LISTEN)
 
-    async def _readable(self) -> None:
-        """Raises where the ordinary connection fails as well: then the database is away, not the direct way to it."""
-        await (await self._connect(self._url)).close()
+    async def _identity(self, url: str) -> str:
+        """Which database a connection string leads to."""
+        connection = await self._connect(url)
+        try:
+            return str((await one(connection, statement("flags", "which_database")))["identity"])
+        finally:
+            await connection.close()
 
     async def _connect(self, url: str) -> Connection:
         connection: psycopg.AsyncConnection[DictRow] = await psycopg.AsyncConnection.connect(
