@@ -51,7 +51,8 @@ async def _measured(options: argparse.Namespace) -> tuple[list[Figure], list[pro
     sizes = (10_000, 100_000, 1_000_000) if options.full else (10_000, 100_000)
     many = options.calls or (3_000_000 if options.full else 300_000)
     with place() as server:
-        for part in (options.only,) if options.only else ("move", "memory", "calls", "profile", "flags", "serve", "restore"):
+        everything = ("move", "memory", "calls", "profile", "flags", "serve", "restore")
+        for part in (options.only,) if options.only else everything:
             print(f"measuring: {part} …", file=sys.stderr)
             match part:
                 case "move":
@@ -60,14 +61,14 @@ async def _measured(options: argparse.Namespace) -> tuple[list[Figure], list[pro
                     figures += await memory.compare(server, sizes)
                 case "calls":
                     figures += await calls.compare(server, many, ROUNDS)
-                case "serve":
-                    figures += await serve.compare(server, ROUNDS)
                 case "flags":
                     figures += await flags.compare(server, ROUNDS)
                 case "restore":
                     figures += await restore.compare(
                         server, options.calls or (1_000_000 if options.full else 100_000), ROUNDS
                     )
+                case "serve":
+                    figures += await serve.compare(server, ROUNDS)
                 case "profile":
                     shares = await profile.profile(server, options.rows // 4)
     return figures, shares

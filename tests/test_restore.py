@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -403,6 +406,26 @@ async def test_the_commands(sampled: Database) -> None:
     assert back.data.keys() >= set(keys.split())
     assert (back.data["level"], back.data["propagation_ms"]) == ("data", None)
     assert await state(sampled) == before
+
+
+@pytest.mark.parametrize(("typed", "status"), [("CONFIRM", 0), ("confirm", 1), ("", 1)])
+async def test_a_terminal_is_asked_and_takes_only_one_word(sampled: Database, typed: str, status: int) -> None:
+    made = await taken(sampled)
+    before = await state(sampled)
+    await change(sampled, "UPDATE public.voice_agent_config SET first_message = 'edited'")
+    present = await state(sampled)
+    ours, theirs = os.openpty()
+    words = ("-m", "relevo", "backups", "restore", str(made.id), "--json", "--database-url", sampled.url)
+    os.write(ours, f"{typed}\n".encode())
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, *words], stdin=theirs, capture_output=True, text=True
+    )
+    os.close(ours)
+    os.close(theirs)
+    assert done.returncode == status, done.stderr
+    assert 'Type "CONFIRM" to proceed' in done.stderr
+    assert json.loads(done.stdout)["success"] == (status == 0)
+    assert await state(sampled) == (before if status == 0 else present)
 
 
 async def test_level_data_without_a_backup_lists_the_five_newest(sampled: Database) -> None:
