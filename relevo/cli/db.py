@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
-from cyclopts import App
+from cyclopts import App, Parameter
 from rich.table import Table
 
-from relevo.cli.frame import ORDINARY, Answer, Common
+from relevo.cli.frame import ERR, ORDINARY, Answer, Common, confirmed
+from relevo.clock import system_clock
 from relevo.db import migrations
 from relevo.db.embedded import EmbeddedServer
 from relevo.errors import Refused, UsageError
+from relevo.migration import leaving, source
 
 app = App(name="db", help="Relevo's schema, and the embedded PostgreSQL.")
 
@@ -24,8 +28,11 @@ def register(parent: App) -> None:
 @app.command
 async def up(*, common: Common = ORDINARY) -> Answer:
     """Apply Relevo's schema. Safe to run again, and from two places at once."""
+    mapping = common.mapping()
     async with common.database() as database:
         applied = await migrations.up(database)
+        async with database.transaction() as connection:
+            await source.install(connection, mapping, system_clock())
     names = [f"{file.version:04}_{file.name}" for file in applied]
     return Answer(
         {"success": True, "applied": names},
@@ -79,6 +86,40 @@ async def status(*, common: Common = ORDINARY) -> Answer:
         table,
         0 if complete else 1,
     )
+
+
+@app.command
+async def down(
+    *,
+    v2_tables: Annotated[bool, Parameter(help="Also v2's tables, the flag and the list of backups.")] = False,
+    call_columns: Annotated[bool, Parameter(help="Also the columns that the move added to v1's calls.")] = False,
+    backups: Annotated[bool, Parameter(help="Also every backup.")] = False,
+    yes: Annotated[bool, Parameter(help="Do not ask.")] = False,
+    common: Common = ORDINARY,
+) -> Answer:
+    """Take Relevo away: dual write, its schema, its functions. v1 is left as it was found; what v2 lives on stays,
+    unless it is named. Exit status 1 when the answer was not CONFIRM."""
+    parts = {"v2_tables": v2_tables, "call_columns": call_columns, "backups": backups}
+    async with common.database() as database:
+        going = await leaving.plan(database, **parts)
+        for line in _going(going):
+            ERR.print(line, markup=False)
+        if not yes and not confirmed():
+            return Answer({"success": False}, "nothing was taken away", 1)
+        going = await leaving.leave(database, **parts, emit=common.sink())
+    return Answer({"success": True, **asdict(going)}, "Relevo is gone; v1 is as it was found")
+
+
+def _going(going: leaving.Going) -> list[str]:
+    """What goes, a line each."""
+    return [
+        "This goes, for good:",
+        *(f"  trigger {each}" for each in going.triggers),
+        *(f"  function {each}" for each in going.functions),
+        *(f"  column {schema}.{table}.{column}" for schema, table, column in going.columns),
+        *(f"  schema {each}, with all that is kept in it" for each in going.schemas),
+        *(f"  table {each}" for each in going.tables),
+    ]
 
 
 @app.command

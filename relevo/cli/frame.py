@@ -21,7 +21,7 @@ from relevo import settings
 from relevo.cli.progress import TerminalSink
 from relevo.db.embedded import EmbeddedServer
 from relevo.db.pool import Database
-from relevo.errors import UsageError
+from relevo.errors import Refused, UsageError
 from relevo.events import Sink
 from relevo.migration.mapping import SourceMapping, from_settings
 
@@ -112,6 +112,16 @@ class Common:
 
 
 ORDINARY = Common()
+
+CONFIRMATION = "CONFIRM"
+
+
+def confirmed() -> bool:
+    """Whether the person at the terminal types CONFIRM. Raises Refused where nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise Refused("nobody is there to type CONFIRM", fix="add --yes once what is shown is what you want")
+    ERR.print(f'Type "{CONFIRMATION}" to proceed: ', end="")
+    return sys.stdin.readline().strip() == CONFIRMATION
 
 
 TenantIds = Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -10,17 +9,14 @@ from rich.console import Group
 from rich.table import Column, Table
 from rich.text import Text
 
-from relevo.cli.frame import ERR, Common
+from relevo.cli.frame import ERR, Common, confirmed
 from relevo.db import migrations
 from relevo.db.pool import Database
-from relevo.errors import Refused
 from relevo.migration.mapping import SourceMapping
 from relevo.migration.steps import difference
 from relevo.migration.steps.difference import Difference
 from relevo.migration.steps.hanging import refuse_hanging
 from relevo.rollback import data
-
-CONFIRMATION = "CONFIRM"
 
 
 async def preview(
@@ -55,17 +51,10 @@ async def restore(
     found = await preview(database, mapping, backup_id, tenant_ids, discard_newer=discard_newer)
     ERR.print(shown(found))
     refuse_hanging(found.hanging, discard_newer=discard_newer)
-    if not yes and not _confirmed():
+    if not yes and not confirmed():
         return None
     request = data.Request(found.backup, common.actor, common.reason, tenant_ids, discard_newer)
     return await data.run(database, mapping, request, emit=common.sink())
-
-
-def _confirmed() -> bool:
-    if not sys.stdin.isatty():
-        raise Refused("nobody is there to type CONFIRM", fix="add --yes once the difference is what you want")
-    ERR.print(f'Type "{CONFIRMATION}" to proceed: ', end="")
-    return sys.stdin.readline().strip() == CONFIRMATION
 
 
 def shown(found: Difference) -> Group:

@@ -131,14 +131,24 @@ async def remove(database: Database, who: Who, *, emit: events.Sink = events.sil
     async for attempt in patiently(emit, "a mirrored table is locked by others"):
         with attempt:
             async with database.transaction(patient=True) as connection:
-                found = await _in_place(connection)
-                for row in found:
-                    table = identifier(row["schema"], row["relation"])
-                    name = sql.Identifier(row["name"])
-                    await connection.execute(statement("mirror", "drop_trigger", trigger=name, table=table), {})
-                if found:
+                removed = await drop_triggers(connection)
+                if removed:
                     await audit(connection, actor=who.actor, action="mirror.remove", reason=who.reason)
-    return [f"{row['name']} on {row['table']}" for row in found]
+    return removed
+
+
+async def triggers(connection: Connection) -> list[str]:
+    """Our triggers, wherever they are: name and table."""
+    return [f"{row['name']} on {row['table']}" for row in await _in_place(connection)]
+
+
+async def drop_triggers(connection: Connection) -> list[str]:
+    """Take our triggers away, in the caller's transaction; returns which."""
+    found = await triggers(connection)
+    for row in await _in_place(connection):
+        table, name = identifier(row["schema"], row["relation"]), sql.Identifier(row["name"])
+        await connection.execute(statement("mirror", "drop_trigger", trigger=name, table=table), {})
+    return found
 
 
 async def look(database: Database, mapping: SourceMapping) -> State:

@@ -4,6 +4,10 @@ CREATE SCHEMA IF NOT EXISTS relevo;
 CREATE SCHEMA IF NOT EXISTS relevo_backup;
 REVOKE ALL ON SCHEMA relevo, relevo_backup FROM PUBLIC;
 
+-- Tables and columns outside our schemas that are there because of us: what taking Relevo away may take with it.
+CREATE TABLE relevo.public_tables (name text PRIMARY KEY);
+CREATE TABLE relevo.added_columns (schema text, "table" text, "column" text, PRIMARY KEY (schema, "table", "column"));
+
 -- Makes a table of ours in an exposed schema safe on Supabase, where new tables may be granted to the
 -- browser's roles by default: nobody but the owner and the platform's own back end gets near it.
 -- A table that was there before this transaction is the platform's, and keeps its grants.
@@ -16,6 +20,7 @@ BEGIN
                    WHERE oid = exposed AND xmin::text = pg_catalog.pg_current_xact_id()::xid::text) THEN
         RETURN;
     END IF;
+    INSERT INTO relevo.public_tables VALUES (exposed::text);
     EXECUTE format('REVOKE ALL ON %s FROM PUBLIC', exposed);
     FOR browser IN SELECT rolname FROM pg_catalog.pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
         EXECUTE format('REVOKE ALL ON %s FROM %I', exposed, browser);

@@ -67,17 +67,18 @@ async def leaves(connection: Connection, source: Source) -> list[dict[str, Any]]
 async def _add_columns(work: Work) -> None:
     """Add outcome and agent_version. The lock is asked for in short tries, so that nobody queues behind us."""
     calls = work.mapping.calls
+    where = {"schema": calls.schema, "table": calls.table}
     async with work.database.transaction(read_only=True) as connection:
-        present = await one(
-            connection, statement("migration", "call_columns"), {"schema": calls.schema, "table": calls.table}
-        )
-    if present["outcome"] and present["agent_version"]:
+        present = await one(connection, statement("migration", "call_columns"), where)
+    absent = [name for name, is_there in present.items() if not is_there]
+    if not absent:
         return
     async for attempt in patiently(work.emit, f"{calls.name} is locked by others"):
         with attempt:
             async with work.database.transaction(patient=True) as connection:
                 await work.lease.hold(connection)
                 await connection.execute(statement("migration", "add_call_columns", calls_table=calls.relation), {})
+                await connection.execute(statement("migration", "remember_call_columns"), {**where, "columns": absent})
 
 
 async def _set_outcomes(work: Work, outcomes: Outcomes, progress: Progress) -> None:

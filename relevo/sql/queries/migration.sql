@@ -372,6 +372,11 @@ ALTER TABLE {calls_table}
     ADD COLUMN IF NOT EXISTS outcome text,
     ADD COLUMN IF NOT EXISTS agent_version text DEFAULT 'v1'
 
+-- remember_call_columns --
+INSERT INTO relevo.added_columns (schema, "table", "column")
+SELECT %(schema)s, %(table)s, added FROM unnest(%(columns)s::text[]) AS added
+ON CONFLICT DO NOTHING
+
 -- leaves --
 -- The physical tables behind a relation, itself or its partitions, with their size in pages.
 SELECT n.nspname AS schema, c.relname AS "table",
