@@ -19,8 +19,9 @@ from tests.commands import relevo
 from tests.conftest import NOW, behind, change, load_sample, rows, value
 from tests.servers import Server
 
-EVERYTHING: dict[str, bool] = {"v2_tables": True, "call_columns": True, "backups": True}
-NOTHING_MORE: dict[str, bool] = dict.fromkeys(EVERYTHING, False)
+
+async def leave(database: Database, *, everything: bool) -> leaving.Going:
+    return await leaving.leave(database, v2_tables=everything, call_columns=everything, backups=everything)
 
 
 def dump(server: Server, database: Database, *options: str) -> str:
@@ -35,7 +36,7 @@ async def test_v1_is_left_as_it_was_found(server: Server, database: Database) ->
     before = dump(server, database)
     assert (await runner.migrate(database, Options(), actor="tester", clock=lambda: NOW)).success
     assert dump(server, database, "--schema-only") != before
-    going = await leaving.leave(database, **EVERYTHING)
+    going = await leave(database, everything=True)
     assert len(going.triggers) == 10
     assert {column for _, _, column in going.columns} == {"outcome", "agent_version"}
     assert dump(server, database) == before
@@ -44,7 +45,7 @@ async def test_v1_is_left_as_it_was_found(server: Server, database: Database) ->
 async def test_what_v2_lives_on_stays_unless_it_is_named(database: Database) -> None:
     await load_sample(database, tenants=20, calls=500)
     moved = await runner.migrate(database, Options(), actor="tester", clock=lambda: NOW)
-    await leaving.leave(database, **NOTHING_MORE)
+    await leave(database, everything=False)
     assert await value(database, "SELECT count(*) FROM public.voice_assistant_configs") == moved.migrated_configs
     assert await value(database, "SELECT count(*) FROM public.voice_calls WHERE outcome IS NOT NULL") == 500
     assert await value(database, "SELECT to_regnamespace('relevo_backup') IS NOT NULL")
@@ -58,7 +59,7 @@ async def test_a_column_that_was_there_before_stays(database: Database) -> None:
     await load_sample(database, tenants=5, calls=50)
     await change(database, "ALTER TABLE public.voice_calls ADD COLUMN outcome text")
     await runner.migrate(database, Options(), actor="tester", clock=lambda: NOW)
-    await leaving.leave(database, **EVERYTHING)
+    await leave(database, everything=True)
     assert await value(
         database,
         """SELECT array_agg(attname::text) FROM pg_attribute
@@ -76,7 +77,7 @@ async def test_a_table_that_was_there_before_stays(database: Database) -> None:
     )
     await load_sample(database, tenants=5, calls=50)
     await runner.migrate(database, Options(), actor="tester", clock=lambda: NOW)
-    await leaving.leave(database, **EVERYTHING)
+    await leave(database, everything=True)
     found = await rows(database, "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
     assert [row["tablename"] for row in found] == ["businesses", "feature_flags", "voice_agent_config", "voice_calls"]
 
@@ -85,10 +86,10 @@ async def test_it_stays_while_somebody_needs_it(sampled: Database) -> None:
     await runner.migrate(sampled, Options(), actor="tester", clock=lambda: NOW)
     await change(sampled, "UPDATE public.feature_flags SET enabled = true, percentage = 10")
     with pytest.raises(Refused, match="still puts tenants on v2"):
-        await leaving.leave(sampled, **EVERYTHING)
+        await leave(sampled, everything=True)
     await change(sampled, "UPDATE relevo.runs SET state = 'running', finished_at = NULL")
     with pytest.raises(Refused, match="is open"):
-        await leaving.leave(sampled, **NOTHING_MORE)
+        await leave(sampled, everything=False)
     verdict = await verify.run(sampled, DEFAULT, tenant_ids=None, clock=lambda: NOW)
     assert verdict.success
 
