@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import calls, flags, memory, move, profile, restore, serve
+from bench import calls, flags, memory, move, profile, record, restore, serve
 from bench.figures import Figure, table
 from bench.place import place
 
@@ -39,7 +39,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--calls", type=int, help="calls; 300,000, or 3,000,000 with --full")
     parser.add_argument("--full", action="store_true", help="a million configurations, three million calls")
     parser.add_argument(
-        "--only", choices=("move", "memory", "calls", "profile", "flags", "serve", "restore"), help="one part alone"
+        "--only",
+        choices=("move", "memory", "calls", "profile", "flags", "serve", "restore", "record"),
+        help="one part alone",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="store the figures")
     return parser.parse_args()
@@ -51,7 +53,7 @@ async def _measured(options: argparse.Namespace) -> tuple[list[Figure], list[pro
     sizes = (10_000, 100_000, 1_000_000) if options.full else (10_000, 100_000)
     many = options.calls or (3_000_000 if options.full else 300_000)
     with place() as server:
-        everything = ("move", "memory", "calls", "profile", "flags", "serve", "restore")
+        everything = ("move", "memory", "calls", "profile", "flags", "serve", "restore", "record")
         for part in (options.only,) if options.only else everything:
             print(f"measuring: {part} …", file=sys.stderr)
             match part:
@@ -69,6 +71,8 @@ async def _measured(options: argparse.Namespace) -> tuple[list[Figure], list[pro
                     )
                 case "serve":
                     figures += await serve.compare(server, ROUNDS)
+                case "record":
+                    figures += await record.compare(server, options.calls or 5_000, ROUNDS)
                 case "profile":
                     shares = await profile.profile(server, options.rows // 4)
     return figures, shares
