@@ -103,8 +103,8 @@ def test_the_source_stays_a_structure(write: Write) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('[database]\nurll = "x"', r"no setting database_urll\. Did you mean 'database_url'\?"),
-        ('[databse]\nurl = "x"', r"no setting databse_url\. Did you mean 'database_url'\?"),
+        ('[database]\nurll = "x"', r"no setting database_urll\. Did you mean 'database_url'"),
+        ('[databse]\nurl = "x"', r"no setting databse_url\. Did you mean 'database_url'"),
         ('hme = "x"', r"no setting hme\. Did you mean 'home'\?"),
         ("zzz = 1", r"no setting zzz\.$"),
         ("[database\nurl = 1", r"relevo\.toml is not valid TOML: .*line 1"),
