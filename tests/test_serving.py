@@ -418,8 +418,10 @@ async def test_the_database_may_go_and_come_back(server: Server) -> None:
             before = served.evaluate("a", secrets[Role.VIEWER])
             assert before["variant"] == "v2"
             own.control("-m", "immediate", "stop")
-            stale = served.until("/readyz", 200, says='"status":"stale"').json
-            assert stale["reasons"]
+            stale = served.until("/readyz", 200, says="the flag is stale since").json
+            assert (stale["status"], stale["flag"]["seen"]) == ("stale", True)
+            assert stale["flag"]["stale_seconds"] > 0
+            served.until("/readyz", 200, says='"database":{"ok":false')
             assert served.evaluate("a", secrets[Role.VIEWER]) == before
             write = served.ask("POST", f"{API}/off", token=secrets[Role.OPERATOR])
             assert (write.status, write.headers["retry-after"]) == (503, "1")
@@ -439,3 +441,6 @@ async def test_the_database_may_go_and_come_back(server: Server) -> None:
                     while each.evaluate("a", secrets[Role.VIEWER])["variant"] != "v1":
                         pass
                 assert served.ask("POST", f"{API}/on", token=secrets[Role.OPERATOR]).status == 200
+            said = [each["event"] for each in served.log() if each.get("logger") == "relevo.flags"]
+            assert any("fresh again" in each for each in said)
+            assert len(served.log()) < 100  # an outage is told, not counted

@@ -24,6 +24,9 @@ def configure() -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_Libraries()], level=logging.WARNING, force=True)
+    logging.getLogger("relevo").setLevel(logging.INFO)
+    # It repeats itself once a second while the database is away; that it is, and is back, the flag's reader says once.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 
 def where(error: BaseException) -> list[str]:
