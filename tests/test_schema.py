@@ -250,7 +250,19 @@ async def test_every_statement_prepares(sampled: Database) -> None:
         "field": sql.Identifier("voice_id"),
     }
     prepared = 0
-    for folder in ("db", "migration", "backup", "tenants", "access", "flags", "metrics", "breaker", "states", "mirror", "leaving"):
+    for folder in (
+        "db",
+        "migration",
+        "backup",
+        "tenants",
+        "access",
+        "flags",
+        "metrics",
+        "breaker",
+        "states",
+        "mirror",
+        "leaving",
+    ):
         for name in statements(folder):
             if UTILITY.search(statements(folder)[name]):  # PREPARE takes only what plans
                 continue
