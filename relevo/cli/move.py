@@ -103,6 +103,7 @@ async def migrate(
     overrides: Path | None = None,
     workers: Annotated[WholeNumber, _within(MOST_WORKERS)] = 1,
     resume: UUID | None = None,
+    abandon: Annotated[bool, Parameter(negative="")] = False,
     common: Common = ORDINARY,
 ) -> Answer:
     """Move the data: backup, validate, configurations, calls and metrics, verify.
@@ -126,7 +127,11 @@ async def migrate(
         How many batches to work on at a time, each worker on a range of its own.
     resume
         The interrupted run to go on with.
+    abandon
+        Give the interrupted run up instead: all that it wrote is taken back.
     """
+    if abandon:
+        return await _abandon(common)
     options = Options(
         dry_run=dry_run,
         batch_size=batch_size,
@@ -145,6 +150,16 @@ async def migrate(
     return Answer(asdict(result), _with_errors(_summary(result), result.errors), 0 if result.success else 1)
 
 
+async def _abandon(common: Common) -> Answer:
+    async with common.database() as database:
+        result = await runner.abandon(
+            database, actor=common.actor, reason=common.reason, mapping=common.mapping(), emit=common.sink()
+        )
+    return Answer(
+        {**asdict(result), "success": True}, f"run {result.run_id} is given up: all that it wrote was taken back"
+    )
+
+
 async def verify(*, tenant_ids: TenantIds = None, common: Common = ORDINARY) -> Answer:
     """Derive every v2 row again from its v1 row and compare, field by field. Exit status 1 on drift."""
     chosen = tenants(tenant_ids)
@@ -157,7 +172,7 @@ async def verify(*, tenant_ids: TenantIds = None, common: Common = ORDINARY) -> 
         verdict = await verifying.run(database, mapping, tenant_ids=chosen, emit=common.sink())
     table = Table("verification", "", title_justify="left")
     data = {**asdict(verdict), "success": verdict.success}
-    for name in ("checked", "matched", "edited_on_v2", "drifted", "missing", "quarantined", "orphaned"):
+    for name in ("checked", "matched", "edited_on_v2", "queued", "drifted", "missing", "quarantined", "orphaned"):
         table.add_row(name.replace("_", " "), f"{data[name]:,}")
     table.add_row("verdict", "[green]v2 follows from v1[/]" if verdict.success else "[red]drift[/]")
     return Answer(data, _with_errors(table, verdict.errors), 0 if verdict.success else 1)

@@ -51,6 +51,26 @@ async def migrate(
     return result
 
 
+async def abandon(
+    database: Database,
+    *,
+    actor: str,
+    reason: str | None = None,
+    mapping: SourceMapping = DEFAULT,
+    clock: Clock = system_clock,
+    emit: events.Sink = events.silent,
+) -> MoveResult:
+    """Give up the open run: all that it wrote is taken back, its backup stays. Raises UnknownName where none is open,
+    LeaseHeld while somebody works on it."""
+    async with database.transaction(read_only=True) as connection:
+        await migrations.require(connection)
+    async with lease(database, LEASE) as held:
+        run = await runs.opened(database)
+        result = MoveResult(run_id=run.id, backup_id=run.backup_id, errors=[f"given up by {actor}"], undone=True)
+        await runs.end(Work(database, mapping, run, held, clock, emit), runs.Who(actor, reason), result)
+    return result
+
+
 async def _run(
     database: Database, options: Options, mapping: SourceMapping, who: runs.Who, clock: Clock, emit: events.Sink
 ) -> MoveResult:

@@ -65,6 +65,17 @@ async def begin(
     return Run(**row)
 
 
+async def opened(database: Database) -> Run:
+    """The run that is open. Raises UnknownName where none is."""
+    async with database.transaction(read_only=True) as connection:
+        row = await first(connection, statement("migration", "open_run"))
+    if row is None:
+        raise UnknownName(
+            "no run is open", fix="nothing has to be given up; a finished run goes back by: relevo rollback"
+        )
+    return Run(**row)
+
+
 async def end(work: Work, who: Who, result: MoveResult) -> None:
     """End the run, in one transaction with what ending means: its notes dropped, or all it wrote undone."""
     run_id = {"run_id": work.run.id}
@@ -86,7 +97,14 @@ async def end(work: Work, who: Who, result: MoveResult) -> None:
             statement("migration", "finish_run"),
             {**run_id, "state": state, "now": work.clock(), "result": Jsonb(summary)},
         )
-        await audit(connection, actor=who.actor, action=f"migration.{state}", subject=work.run.id, details=summary)
+        await audit(
+            connection,
+            actor=who.actor,
+            action=f"migration.{state}",
+            subject=work.run.id,
+            reason=who.reason,
+            details=summary,
+        )
 
 
 async def _start(connection: Connection, options: Options, who: Who, clock: Clock) -> dict[str, Any]:
@@ -129,5 +147,8 @@ async def _undo(connection: Connection, work: Work) -> None:
     for name in _UNDO:
         await connection.execute(statement("migration", name), run_id)
     calls = work.mapping.calls
+    where = {"schema": calls.schema, "table": calls.table}
+    if not (await one(connection, statement("migration", "call_columns"), where))["outcome"]:
+        return  # the run did not come so far
     query = statement("migration", "undo_calls", calls_table=calls.relation, id=calls.read("id"))
     await connection.execute(query, run_id)
