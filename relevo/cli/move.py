@@ -132,16 +132,8 @@ async def migrate(
     """
     if abandon:
         return await _abandon(common)
-    options = Options(
-        dry_run=dry_run,
-        batch_size=batch_size,
-        workers=workers,
-        tenant_ids=tenants(tenant_ids),
-        skip_backup=skip_backup,
-        backup_calls=backup_calls,
-        overrides=overrides,
-        resume=resume,
-    )
+    chosen = tenants(tenant_ids)
+    options = Options(dry_run, batch_size, workers, chosen, None, skip_backup, backup_calls, overrides, resume)
     mapping = common.mapping()
     async with common.database() as database:
         result = await runner.migrate(

@@ -93,7 +93,7 @@ async def install(
 async def _install(connection: Connection, mapping: SourceMapping, clock: Clock) -> bool:
     """One transaction: functions and triggers are there together or not at all."""
     remade = await source.install(connection, mapping, clock())
-    lacking = _lacking(await _in_place(connection), mapping)
+    lacking = _lacking(await _in_place(connection), mapping, await tenants_watched(connection, mapping))
     if not (remade or lacking):
         return False
     for name, (side, event, referencing, function_name) in _wanted().items():
@@ -156,7 +156,7 @@ async def look(database: Database, mapping: SourceMapping) -> State:
     async with database.transaction(read_only=True) as connection:
         await migrations.require(connection)
         numbers = await one(connection, statement("mirror", "state"))
-        lacking = _lacking(await _in_place(connection), mapping)
+        lacking = _lacking(await _in_place(connection), mapping, await tenants_watched(connection, mapping))
         columns = await source.column_types(connection, mapping.configurations)
         carried = source.writes(mapping.configurations, columns)
         return State(
@@ -250,7 +250,15 @@ def _wanted() -> Mapping[str, tuple[str, str, str, str]]:
     return found
 
 
-def _lacking(in_place: list[dict[str, Any]], mapping: SourceMapping) -> list[str]:
+async def tenants_watched(connection: Connection, mapping: SourceMapping) -> bool:
+    """Whether the table of tenants can bear our triggers: it is a table, and ours to alter. Where it cannot, a vertical
+    that changes is not seen by dual write, only by verification."""
+    where = [{"kind": "tenants", "schema": mapping.tenants.schema, "table": mapping.tenants.table}]
+    fact = await one(connection, statement("migration", "tables"), {"sources": Jsonb(where)})
+    return bool(fact["is_table"] and fact["may_alter"])
+
+
+def _lacking(in_place: list[dict[str, Any]], mapping: SourceMapping, tenants_too: bool) -> list[str]:
     """Names of the triggers that are not where they should be, or do not fire for everybody."""
     there = {(row["name"], row["schema"], row["relation"]) for row in in_place if row["always"]}
     places = {
@@ -258,7 +266,8 @@ def _lacking(in_place: list[dict[str, Any]], mapping: SourceMapping) -> list[str
         "v2": ("public", "voice_assistant_configs"),
         "tenants": (mapping.tenants.schema, mapping.tenants.table),
     }
-    return [name for name, (side, *_) in _wanted().items() if (name, *places[side]) not in there]
+    wanted = {name: side for name, (side, *_) in _wanted().items() if side != "tenants" or tenants_too}
+    return [name for name, side in wanted.items() if (name, *places[side]) not in there]
 
 
 def _table(mapping: SourceMapping, side: str) -> sql.Composable:

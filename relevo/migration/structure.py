@@ -78,12 +78,12 @@ def _of_table(source: Source, fact: dict[str, Any]) -> list[Finding]:
                 f'name the table behind it in relevo.toml: [source.{source.kind}] table = "…"',
             )
         )
-    if source.kind == "calls" and not fact["may_alter"] and not fact["has_our_columns"]:
+    elif not fact["may_alter"] and (unable := _unable(source, fact)):
         findings.append(
             Finding(
                 "blocker",
                 "not_owner",
-                f"{source.name} belongs to another role, so its columns outcome and agent_version cannot be added",
+                f"{source.name} belongs to another role, so {unable}",
                 f"connect as the owner of {source.name}, or as a member of that role",
             )
         )
@@ -97,6 +97,15 @@ def _of_table(source: Source, fact: dict[str, Any]) -> list[Finding]:
             )
         )
     return findings
+
+
+def _unable(source: Source, fact: dict[str, Any]) -> str | None:
+    """What only an owner can do to the table, and the move must; None: nothing."""
+    if source.kind == "configurations":
+        return "dual write cannot put its triggers on it"
+    if source.kind == "calls" and not fact["has_our_columns"]:
+        return "its columns outcome and agent_version cannot be added"
+    return None
 
 
 def _denied(source: Source, fact: dict[str, Any]) -> Finding | None:

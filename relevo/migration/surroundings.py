@@ -7,7 +7,7 @@ from uuid import UUID
 
 from relevo.db.pool import Connection, Database, every, one
 from relevo.db.statements import statement
-from relevo.migration import outcomes
+from relevo.migration import mirror, outcomes, source
 from relevo.migration.findings import Finding
 from relevo.migration.mapping import SourceMapping
 
@@ -70,7 +70,49 @@ async def of_tables(connection: Connection, mapping: SourceMapping, free_bytes: 
         )
         for row in triggers
     ]
+    findings += await _of_mirror(connection, mapping)
     return [*findings, *_of_sizes(sizes["bytes"], sizes["calls"], free_bytes)]
+
+
+async def _of_mirror(connection: Connection, mapping: SourceMapping) -> list[Finding]:
+    """What dual write cannot see, and what it cannot write back."""
+    configurations = mapping.configurations
+    carried = source.writes(configurations, await source.column_types(connection, configurations))
+    findings = []
+    if unwritable := [name for name in configurations.types if name not in carried]:
+        first = unwritable[0]
+        findings.append(
+            Finding(
+                "warning",
+                "not_written_back",
+                f"nothing can be written back to v1's {', '.join(unwritable)}: edits of these on v2 stay on v2",
+                "say how in relevo.toml: [source.configurations.fields]"
+                f' {first} = {{read = "…", write = {{column = "…"}}}}',
+            )
+        )
+    written = {column for columns in carried.values() for column in columns} | set(configurations.defaults)
+    where = {"schema": configurations.schema, "table": configurations.table}
+    required = await every(connection, statement("migration", "required_columns"), where)
+    if lacking := [row["column"] for row in required if row["column"] not in written]:
+        findings.append(
+            Finding(
+                "warning",
+                "required_columns",
+                f"{configurations.name} requires {', '.join(lacking)}, of which Relevo knows nothing: a configuration"
+                " born on v2 will wait for its v1 row",
+                f'give a value in relevo.toml: [source.configurations.defaults] {lacking[0]} = "…"',
+            )
+        )
+    if not await mirror.tenants_watched(connection, mapping):
+        findings.append(
+            Finding(
+                "warning",
+                "tenants_not_watched",
+                f"{mapping.tenants.name} cannot bear triggers of this role: a vertical that changes goes unnoticed",
+                f"connect as the owner of {mapping.tenants.name}, or run relevo verify now and then",
+            )
+        )
+    return findings
 
 
 def _of_sizes(backup_bytes: int, calls: int, free_bytes: int | None) -> list[Finding]:

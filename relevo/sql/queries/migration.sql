@@ -64,6 +64,13 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %(schema)s AND c.relname = %(table)s AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
 
+-- required_columns --
+-- Columns that a new row must be given a value for.
+SELECT a.attname AS "column" FROM pg_catalog.pg_attribute a
+WHERE a.attrelid = to_regclass(format('%%I.%%I', %(schema)s::text, %(table)s::text))
+  AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
+ORDER BY a.attnum
+
 -- probe --
 -- Whether the table can be read as mapped, each field as what it should be; reads no row.
 SELECT FROM {rows} AS probed LIMIT 0
