@@ -49,16 +49,14 @@ BEGIN
     RETURN homeless || relevo.unequal(ids);
 END $$;
 
--- The fields that both sides have, for rows of which nothing else changed. Returns how many rows had to be written.
+-- The fields that both sides have, for rows of which nothing else changed. Returns how many rows had to be written,
+-- whether or not a trigger there let them be.
 CREATE FUNCTION relevo.carry_to_v2(written relevo.v1_change[]) RETURNS integer
 LANGUAGE plpgsql SET search_path = '' AS $$
 DECLARE
     touched integer;
 BEGIN
-    UPDATE public.voice_assistant_configs v
-    SET vapi_assistant_id = w.vapi_assistant_id, phone_number_id = w.phone_number_id, voice_id = w.voice_id,
-        is_active = w.is_active, created_at = w.created_at, updated_at = w.updated_at
-    FROM (
+    WITH image AS (
         SELECT o.id,
                CASE WHEN 'vapi_assistant_id' = ANY (changed) THEN (now).vapi_assistant_id ELSE o.vapi_assistant_id
                END AS vapi_assistant_id,
@@ -70,12 +68,18 @@ BEGIN
                CASE WHEN 'created_at' = ANY (changed) THEN (now).created_at ELSE o.created_at END AS created_at,
                CASE WHEN 'updated_at' = ANY (changed) THEN (now).updated_at ELSE o.updated_at END AS updated_at
         FROM unnest(written) AS c JOIN public.voice_assistant_configs o ON o.id = (c.now).id
-    ) AS w
-    WHERE v.id = w.id
-      AND (v.vapi_assistant_id, v.phone_number_id, v.voice_id, v.is_active, v.created_at, v.updated_at)
-          IS DISTINCT FROM
-          (w.vapi_assistant_id, w.phone_number_id, w.voice_id, w.is_active, w.created_at, w.updated_at);
-    GET DIAGNOSTICS touched = ROW_COUNT;
+    ), wanted AS MATERIALIZED (
+        SELECT i.* FROM image i JOIN public.voice_assistant_configs v ON v.id = i.id
+        WHERE (v.vapi_assistant_id, v.phone_number_id, v.voice_id, v.is_active, v.created_at, v.updated_at)
+              IS DISTINCT FROM
+              (i.vapi_assistant_id, i.phone_number_id, i.voice_id, i.is_active, i.created_at, i.updated_at)
+    ), updated AS (
+        UPDATE public.voice_assistant_configs v
+        SET vapi_assistant_id = w.vapi_assistant_id, phone_number_id = w.phone_number_id, voice_id = w.voice_id,
+            is_active = w.is_active, created_at = w.created_at, updated_at = w.updated_at
+        FROM wanted w WHERE v.id = w.id
+    )
+    SELECT count(*) FROM wanted INTO touched;
     RETURN touched;
 END $$;
 
