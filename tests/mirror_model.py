@@ -51,9 +51,12 @@ class History:
     rows: int = 0
 
     def last(self, config: UUID, name: str) -> set[Any]:
-        """The values that may be the last: written by those that no other acknowledged write followed."""
+        """The values that may be the last: written by those that no other acknowledged write followed. Empty: whatever
+        was there before, for no write is known to have been made."""
         written = self.writes.get((config, name), [])
         sure = [each for each in written if each.ended < math.inf]
+        if not sure:
+            return set()
         return {each.value for each in written if not any(each.ended <= other.began for other in sure)}
 
 

@@ -146,6 +146,7 @@ def _images(mapping: SourceMapping) -> dict[str, sql.Composable]:
     new, old = sql.Identifier("new_rows"), sql.Identifier("old_rows")
     return {
         "fields": fields(),
+        "id": mapping.configurations.read("id"),
         "new_configurations": mapping.configurations.rows_of(new),
         "old_configurations": mapping.configurations.rows_of(old),
         "new_tenants": mapping.tenants.rows_of(new),

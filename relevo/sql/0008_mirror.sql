@@ -71,8 +71,9 @@ CREATE TABLE relevo.deleted_configs (
 CREATE TYPE relevo.v1_change AS (was relevo.v1_config, now relevo.v1_config, changed text[]);
 CREATE TYPE relevo.v2_change AS (
     was public.voice_assistant_configs, now public.voice_assistant_configs, changed text[]);
--- What a statement may still spend on the other side: attempts beyond the first of each part, and time with locks.
-CREATE TYPE relevo.mirror_budget AS (attempts integer, patience interval);
+-- What a statement whose first attempt failed may still spend on the other side: attempts, for each is a sub-transaction
+-- and more than 64 in one transaction slow every reader; and waits for locks, of 200 ms each.
+CREATE TYPE relevo.mirror_budget AS (attempts integer, waits integer);
 -- What to write into v1: the fields named, out of this image.
 CREATE TYPE relevo.v1_write AS (config relevo.v1_config, fields text[]);
 
@@ -93,6 +94,9 @@ LANGUAGE sql STABLE
 RETURN coalesce(nullif(current_setting('relevo.actor', true), ''),
                 substring(current_setting('request.jwt.claims', true) FROM '"sub" *: *"([^"]+)"'),
                 session_user);
+
+CREATE FUNCTION relevo.mirror_is_strict() RETURNS boolean
+LANGUAGE sql STABLE AS 'SELECT strict FROM relevo.mirror_settings';
 
 -- Undo, restore and cleanup write one side alone: SELECT set_config('relevo.mirror', 'off', true). Only a role that
 -- could drop the triggers as well is heard. Runs as the mirror's owner, hence session_user.
@@ -193,12 +197,6 @@ CREATE FUNCTION relevo.awaits_deletion(config uuid, on_side text) RETURNS boolea
 LANGUAGE sql STABLE
 RETURN EXISTS (SELECT FROM relevo.mirror_queue q
                WHERE q.config_id = config AND q.written_on = on_side AND q.operation = 'delete');
-
--- Which part of a statement a row belongs to: a thousand rows each, and never more than 32 parts, for each takes a
--- sub-transaction.
-CREATE FUNCTION relevo.part_of(number bigint, many bigint) RETURNS bigint
-LANGUAGE sql IMMUTABLE
-RETURN (number - 1) / greatest(1000, many / 32 + 1);
 
 -- Puts writes that could not reach the other side where repair will find them.
 CREATE FUNCTION relevo.queue_writes(changes relevo.v1_change[], why text) RETURNS void

@@ -57,7 +57,7 @@ DECLARE
     touched integer;
 BEGIN
     WITH image AS (
-        SELECT o.id,
+        SELECT o AS v, o.id,
                CASE WHEN 'vapi_assistant_id' = ANY (changed) THEN (now).vapi_assistant_id ELSE o.vapi_assistant_id
                END AS vapi_assistant_id,
                CASE WHEN 'phone_number_id' = ANY (changed) THEN (now).phone_number_id ELSE o.phone_number_id
@@ -69,10 +69,9 @@ BEGIN
                CASE WHEN 'updated_at' = ANY (changed) THEN (now).updated_at ELSE o.updated_at END AS updated_at
         FROM unnest(written) AS c JOIN public.voice_assistant_configs o ON o.id = (c.now).id
     ), wanted AS MATERIALIZED (
-        SELECT i.* FROM image i JOIN public.voice_assistant_configs v ON v.id = i.id
-        WHERE (v.vapi_assistant_id, v.phone_number_id, v.voice_id, v.is_active, v.created_at, v.updated_at)
-              IS DISTINCT FROM
-              (i.vapi_assistant_id, i.phone_number_id, i.voice_id, i.is_active, i.created_at, i.updated_at)
+        SELECT * FROM image
+        WHERE ((v).vapi_assistant_id, (v).phone_number_id, (v).voice_id, (v).is_active, (v).created_at, (v).updated_at)
+              IS DISTINCT FROM (vapi_assistant_id, phone_number_id, voice_id, is_active, created_at, updated_at)
     ), updated AS (
         UPDATE public.voice_assistant_configs v
         SET vapi_assistant_id = w.vapi_assistant_id, phone_number_id = w.phone_number_id, voice_id = w.voice_id,
@@ -120,8 +119,10 @@ BEGIN
                       AND EXISTS (SELECT FROM relevo.known_edits e WHERE e.config_id = (c.now).id));
     WITH image AS MATERIALIZED (
         -- What was set aside missed whatever was written meanwhile.
-        SELECT (c.now).id, c.changed || CASE WHEN q.config_id IS NOT NULL
-                                             THEN relevo.shared_fields() || 'system_prompt'::text END AS changed
+        SELECT (c.now).id, c.changed || CASE WHEN q.config_id IS NOT NULL THEN ARRAY(
+                   SELECT 'system_prompt' UNION ALL SELECT unnest(relevo.shared_fields())
+                   EXCEPT ALL SELECT unnest(w.fields) FROM relevo.mirror_queue w
+                              WHERE w.config_id = (c.now).id AND w.written_on = 'v2') END AS changed
         FROM unnest(changes) AS c LEFT JOIN relevo.quarantine q ON q.config_id = (c.now).id::text
     ), derived AS MATERIALIZED (
         SELECT d.*, c.changed,
@@ -434,107 +435,103 @@ BEGIN
     END IF;
 END $$;
 
--- One attempt for all; where the other side is locked or refuses, by halves; what then still fails, or takes too long,
--- is queued. A sub-transaction each, so their number is bounded: more than 64 in one transaction slow every reader.
--- Returns what is left to spend.
-CREATE FUNCTION relevo.mirror_by_halves(changes relevo.v1_change[], budget relevo.mirror_budget)
-RETURNS relevo.mirror_budget LANGUAGE plpgsql SET search_path = '' AS $$
+-- What the triggers call first, without a net: all to the other side; what it does not hold afterwards is queued.
+CREATE FUNCTION relevo.bring(changes relevo.v1_change[]) RETURNS void
+LANGUAGE plpgsql SET search_path = '' AS $$
 DECLARE
-    began    timestamptz := clock_timestamp();
-    half     integer := cardinality(changes) / 2;
     homeless uuid[];
-    why      text;
 BEGIN
-    IF budget.attempts <= 0 OR budget.patience <= interval '0' THEN
-        PERFORM relevo.queue_writes(changes, 'the other side did not take a statement of many rows in time');
-        RETURN budget;
+    IF pg_catalog.pg_trigger_depth() > 16 THEN
+        PERFORM relevo.queue_writes(changes, 'triggers of both sides change what the other has just written');
+        RETURN;
     END IF;
-    budget.attempts := budget.attempts - 1;
-    BEGIN
-        homeless := relevo.apply_to_v2(changes);
-        IF cardinality(homeless) > 0 THEN
-            PERFORM relevo.queue_writes(
-                ARRAY(SELECT c FROM unnest(changes) AS c WHERE coalesce((c.now).id, (c.was).id) = ANY (homeless)),
-                relevo.why_homeless());
-        END IF;
-        RETURN budget;
-    EXCEPTION WHEN OTHERS THEN
-        why := SQLERRM;
-    END;
-    budget.patience := budget.patience - (clock_timestamp() - began);
-    IF half = 0 THEN
-        PERFORM relevo.queue_writes(changes, why);
-        RETURN budget;
+    homeless := relevo.apply_to_v2(changes);
+    IF cardinality(homeless) = 0 THEN
+        RETURN;
+    ELSIF relevo.mirror_is_strict() THEN
+        RAISE EXCEPTION '%', relevo.why_homeless() USING ERRCODE = 'serialization_failure';
     END IF;
-    budget := relevo.mirror_by_halves(changes[:half], budget);
-    RETURN relevo.mirror_by_halves(changes[half + 1:], budget);
+    PERFORM relevo.queue_writes(
+        ARRAY(SELECT c FROM unnest(changes) AS c WHERE coalesce((c.now).id, (c.was).id) = ANY (homeless)),
+        relevo.why_homeless());
 END $$;
-CREATE FUNCTION relevo.mirror_by_halves(changes relevo.v2_change[], budget relevo.mirror_budget)
+CREATE FUNCTION relevo.bring(changes relevo.v2_change[]) RETURNS void
+LANGUAGE plpgsql SET search_path = '' AS $$
+DECLARE
+    homeless uuid[];
+BEGIN
+    IF pg_catalog.pg_trigger_depth() > 16 THEN
+        PERFORM relevo.queue_writes(changes, 'triggers of both sides change what the other has just written');
+        RETURN;
+    END IF;
+    homeless := relevo.apply_to_v1(changes);
+    IF cardinality(homeless) = 0 THEN
+        RETURN;
+    ELSIF relevo.mirror_is_strict() THEN
+        RAISE EXCEPTION '%', relevo.why_homeless() USING ERRCODE = 'serialization_failure';
+    END IF;
+    PERFORM relevo.queue_writes(
+        ARRAY(SELECT c FROM unnest(changes) AS c WHERE coalesce((c.now).id, (c.was).id) = ANY (homeless)),
+        relevo.why_homeless());
+END $$;
+
+-- What they call where that failed: the halves of a part, and of those that fail the halves again; single rows that
+-- fail are queued, and all that is left once the budget is spent. Returns what is left of it.
+CREATE FUNCTION relevo.bring_by_halves(changes relevo.v1_change[], budget relevo.mirror_budget, why text)
 RETURNS relevo.mirror_budget LANGUAGE plpgsql SET search_path = '' AS $$
 DECLARE
-    began    timestamptz := clock_timestamp();
-    half     integer := cardinality(changes) / 2;
-    homeless uuid[];
-    why      text;
+    middle integer := cardinality(changes) / 2;
+    part   relevo.v1_change[];
 BEGIN
-    IF budget.attempts <= 0 OR budget.patience <= interval '0' THEN
-        PERFORM relevo.queue_writes(changes, 'the other side did not take a statement of many rows in time');
-        RETURN budget;
-    END IF;
-    budget.attempts := budget.attempts - 1;
-    BEGIN
-        homeless := relevo.apply_to_v1(changes);
-        IF cardinality(homeless) > 0 THEN
-            PERFORM relevo.queue_writes(
-                ARRAY(SELECT c FROM unnest(changes) AS c WHERE coalesce((c.now).id, (c.was).id) = ANY (homeless)),
-                relevo.why_homeless());
-        END IF;
-        RETURN budget;
-    EXCEPTION WHEN OTHERS THEN
-        why := SQLERRM;
-    END;
-    budget.patience := budget.patience - (clock_timestamp() - began);
-    IF half = 0 THEN
+    IF middle = 0 OR budget.attempts <= 0 OR budget.waits <= 0 THEN
         PERFORM relevo.queue_writes(changes, why);
         RETURN budget;
     END IF;
-    budget := relevo.mirror_by_halves(changes[:half], budget);
-    RETURN relevo.mirror_by_halves(changes[half + 1:], budget);
+    FOR half IN 1..2 LOOP
+        part := CASE half WHEN 1 THEN changes[:middle] ELSE changes[middle + 1:] END;
+        budget.attempts := budget.attempts - 1;
+        BEGIN
+            PERFORM relevo.bring(part);
+            CONTINUE;
+        EXCEPTION
+            WHEN lock_not_available THEN
+                budget.waits := budget.waits - 1;
+                why := SQLERRM;
+            WHEN OTHERS THEN
+                why := SQLERRM;
+        END;
+        budget := relevo.bring_by_halves(part, budget, why);
+    END LOOP;
+    RETURN budget;
+END $$;
+CREATE FUNCTION relevo.bring_by_halves(changes relevo.v2_change[], budget relevo.mirror_budget, why text)
+RETURNS relevo.mirror_budget LANGUAGE plpgsql SET search_path = '' AS $$
+DECLARE
+    middle integer := cardinality(changes) / 2;
+    part   relevo.v2_change[];
+BEGIN
+    IF middle = 0 OR budget.attempts <= 0 OR budget.waits <= 0 THEN
+        PERFORM relevo.queue_writes(changes, why);
+        RETURN budget;
+    END IF;
+    FOR half IN 1..2 LOOP
+        part := CASE half WHEN 1 THEN changes[:middle] ELSE changes[middle + 1:] END;
+        budget.attempts := budget.attempts - 1;
+        BEGIN
+            PERFORM relevo.bring(part);
+            CONTINUE;
+        EXCEPTION
+            WHEN lock_not_available THEN
+                budget.waits := budget.waits - 1;
+                why := SQLERRM;
+            WHEN OTHERS THEN
+                why := SQLERRM;
+        END;
+        budget := relevo.bring_by_halves(part, budget, why);
+    END LOOP;
+    RETURN budget;
 END $$;
 
 CREATE FUNCTION relevo.why_homeless() RETURNS text
 LANGUAGE sql IMMUTABLE
 RETURN 'the other side does not hold it: its row is too new for this transaction to see, or a trigger there overruled it';
-
--- What the triggers call, for each part of a statement. Strict: a fault is the writer's. Every part may try once; what
--- may be tried beyond that, and how long others may be waited for, is the whole statement's.
-CREATE FUNCTION relevo.mirror(changes relevo.v1_change[], budget relevo.mirror_budget)
-RETURNS relevo.mirror_budget LANGUAGE plpgsql SET search_path = '' AS $$
-BEGIN
-    IF (SELECT strict FROM relevo.mirror_settings) THEN
-        IF cardinality(relevo.apply_to_v2(changes)) > 0 THEN
-            RAISE EXCEPTION '%', relevo.why_homeless() USING ERRCODE = 'serialization_failure';
-        END IF;
-    ELSIF pg_catalog.pg_trigger_depth() > 16 THEN
-        PERFORM relevo.queue_writes(changes, 'triggers of both sides change what the other has just written');
-    ELSE
-        budget.attempts := budget.attempts + 1;
-        RETURN relevo.mirror_by_halves(changes, budget);
-    END IF;
-    RETURN budget;
-END $$;
-CREATE FUNCTION relevo.mirror(changes relevo.v2_change[], budget relevo.mirror_budget)
-RETURNS relevo.mirror_budget LANGUAGE plpgsql SET search_path = '' AS $$
-BEGIN
-    IF (SELECT strict FROM relevo.mirror_settings) THEN
-        IF cardinality(relevo.apply_to_v1(changes)) > 0 THEN
-            RAISE EXCEPTION '%', relevo.why_homeless() USING ERRCODE = 'serialization_failure';
-        END IF;
-    ELSIF pg_catalog.pg_trigger_depth() > 16 THEN
-        PERFORM relevo.queue_writes(changes, 'triggers of both sides change what the other has just written');
-    ELSE
-        budget.attempts := budget.attempts + 1;
-        RETURN relevo.mirror_by_halves(changes, budget);
-    END IF;
-    RETURN budget;
-END $$;

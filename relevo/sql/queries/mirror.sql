@@ -50,25 +50,45 @@ LANGUAGE sql AS $source$
 DELETE FROM {configurations_table} AS v1 WHERE {id} = ANY (ids) RETURNING {id}, to_jsonb(v1) $source$;
 
 -- mirror_functions --
--- What the triggers run: the written rows, as v1 and v2 call them, before and after. In parts, for a COPY of millions is
--- one statement.
+-- What the triggers run: the written rows, as v1 and v2 call them, before and after. A thousand at a time, for a COPY of
+-- millions is one statement; but all in one attempt, where nothing stands in the way.
 CREATE OR REPLACE FUNCTION relevo.v1_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms' AS $mirror$
 DECLARE
     part   relevo.v1_change[];
-    budget relevo.mirror_budget := ROW(28, interval '400 ms');
+    budget relevo.mirror_budget := ROW(60, 2);
+    why    text;
 BEGIN
     IF relevo.mirror_is_off() THEN
         RETURN NULL;
     END IF;
-    FOR part IN
-        SELECT array_agg(ROW(NULL::relevo.v1_config, p.written, {fields})::relevo.v1_change)
-        FROM (SELECT ROW(c.*)::relevo.v1_config AS written, relevo.part_of(row_number() OVER (), count(*) OVER ()) AS number
-              FROM {new_configurations} AS c WHERE c.id IS NOT NULL) AS p
-        GROUP BY p.number
-    LOOP
-        budget := relevo.mirror(part, budget);
+    FOR attempt IN 1..2 LOOP
+        BEGIN
+            FOR part IN
+                SELECT array_agg(ROW(NULL::relevo.v1_config, p.written, {fields})::relevo.v1_change)
+                FROM (SELECT ROW(c.*)::relevo.v1_config AS written, (row_number() OVER () - 1) / 1000 AS number
+                      FROM {new_configurations} AS c WHERE c.id IS NOT NULL) AS p
+                GROUP BY p.number
+            LOOP
+                IF attempt = 1 THEN
+                    PERFORM relevo.bring(part);
+                ELSE
+                    budget := relevo.bring_by_halves(part, budget, why);
+                END IF;
+            END LOOP;
+            RETURN NULL;
+        EXCEPTION WHEN OTHERS THEN
+            IF relevo.mirror_is_strict() THEN
+                RAISE;
+            END IF;
+            budget.waits := CASE SQLSTATE WHEN '55P03' THEN 1 ELSE budget.waits END;
+            why := SQLERRM;
+        END;
     END LOOP;
+    -- v1's columns are not what they were: which rows were written is all that can be known.
+    INSERT INTO relevo.mirror_queue (config_id, written_on, operation, fields, reason, writer)
+    SELECT {id}, 'v1', 'insert', {fields}, why, relevo.writer()
+    FROM new_rows AS v1 WHERE {id} IS NOT NULL;
     RETURN NULL;
 END $mirror$;
 
@@ -76,24 +96,44 @@ CREATE OR REPLACE FUNCTION relevo.v1_updated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms' AS $mirror$
 DECLARE
     part   relevo.v1_change[];
-    budget relevo.mirror_budget := ROW(28, interval '400 ms');
+    budget relevo.mirror_budget := ROW(60, 2);
+    why    text;
 BEGIN
     IF relevo.mirror_is_off() THEN
         RETURN NULL;
     END IF;
-    FOR part IN
-        SELECT array_agg(ROW(p.was, p.now,
-            CASE WHEN (p.was).id IS NULL THEN {fields}
-                 ELSE relevo.changed_fields(p.was, p.now) END)::relevo.v1_change)
-        FROM (SELECT was.config AS was, now.config AS now, relevo.part_of(row_number() OVER (), count(*) OVER ()) AS number
-              FROM (SELECT c.id, ROW(c.*)::relevo.v1_config AS config FROM {old_configurations} AS c) AS was
-              FULL JOIN (SELECT c.id, ROW(c.*)::relevo.v1_config AS config FROM {new_configurations} AS c) AS now
-                USING (id)
-              WHERE id IS NOT NULL AND was.config IS DISTINCT FROM now.config) AS p
-        GROUP BY p.number
-    LOOP
-        budget := relevo.mirror(part, budget);
+    FOR attempt IN 1..2 LOOP
+        BEGIN
+            FOR part IN
+                SELECT array_agg(ROW(p.was, p.now,
+                    CASE WHEN (p.was).id IS NULL THEN {fields}
+                         ELSE relevo.changed_fields(p.was, p.now) END)::relevo.v1_change)
+                FROM (SELECT was.config AS was, now.config AS now, (row_number() OVER () - 1) / 1000 AS number
+                      FROM (SELECT c.id, ROW(c.*)::relevo.v1_config AS config FROM {old_configurations} AS c) AS was
+                      FULL JOIN (SELECT c.id, ROW(c.*)::relevo.v1_config AS config
+                                 FROM {new_configurations} AS c) AS now USING (id)
+                      WHERE id IS NOT NULL AND was.config IS DISTINCT FROM now.config) AS p
+                GROUP BY p.number
+            LOOP
+                IF attempt = 1 THEN
+                    PERFORM relevo.bring(part);
+                ELSE
+                    budget := relevo.bring_by_halves(part, budget, why);
+                END IF;
+            END LOOP;
+            RETURN NULL;
+        EXCEPTION WHEN OTHERS THEN
+            IF relevo.mirror_is_strict() THEN
+                RAISE;
+            END IF;
+            budget.waits := CASE SQLSTATE WHEN '55P03' THEN 1 ELSE budget.waits END;
+            why := SQLERRM;
+        END;
     END LOOP;
+    -- v1's columns are not what they were: which rows were written is all that can be known.
+    INSERT INTO relevo.mirror_queue (config_id, written_on, operation, fields, reason, writer)
+    SELECT {id}, 'v1', 'update', {fields}, why, relevo.writer()
+    FROM new_rows AS v1 WHERE {id} IS NOT NULL;
     RETURN NULL;
 END $mirror$;
 
@@ -101,19 +141,39 @@ CREATE OR REPLACE FUNCTION relevo.v1_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms' AS $mirror$
 DECLARE
     part   relevo.v1_change[];
-    budget relevo.mirror_budget := ROW(28, interval '400 ms');
+    budget relevo.mirror_budget := ROW(60, 2);
+    why    text;
 BEGIN
     IF relevo.mirror_is_off() THEN
         RETURN NULL;
     END IF;
-    FOR part IN
-        SELECT array_agg(ROW(p.was, NULL::relevo.v1_config, '{{}}'::text[])::relevo.v1_change)
-        FROM (SELECT ROW(c.*)::relevo.v1_config AS was, relevo.part_of(row_number() OVER (), count(*) OVER ()) AS number
-              FROM {old_configurations} AS c WHERE c.id IS NOT NULL) AS p
-        GROUP BY p.number
-    LOOP
-        budget := relevo.mirror(part, budget);
+    FOR attempt IN 1..2 LOOP
+        BEGIN
+            FOR part IN
+                SELECT array_agg(ROW(p.was, NULL::relevo.v1_config, '{{}}'::text[])::relevo.v1_change)
+                FROM (SELECT ROW(c.*)::relevo.v1_config AS was, (row_number() OVER () - 1) / 1000 AS number
+                      FROM {old_configurations} AS c WHERE c.id IS NOT NULL) AS p
+                GROUP BY p.number
+            LOOP
+                IF attempt = 1 THEN
+                    PERFORM relevo.bring(part);
+                ELSE
+                    budget := relevo.bring_by_halves(part, budget, why);
+                END IF;
+            END LOOP;
+            RETURN NULL;
+        EXCEPTION WHEN OTHERS THEN
+            IF relevo.mirror_is_strict() THEN
+                RAISE;
+            END IF;
+            budget.waits := CASE SQLSTATE WHEN '55P03' THEN 1 ELSE budget.waits END;
+            why := SQLERRM;
+        END;
     END LOOP;
+    -- v1's columns are not what they were: which rows were written is all that can be known.
+    INSERT INTO relevo.mirror_queue (config_id, written_on, operation, was, fields, reason, writer)
+    SELECT {id}, 'v1', 'delete', jsonb_build_object('id', {id}), '{{}}'::text[], why, relevo.writer()
+    FROM old_rows AS v1 WHERE {id} IS NOT NULL;
     RETURN NULL;
 END $mirror$;
 
@@ -121,20 +181,37 @@ CREATE OR REPLACE FUNCTION relevo.v2_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms' AS $mirror$
 DECLARE
     part   relevo.v2_change[];
-    budget relevo.mirror_budget := ROW(28, interval '400 ms');
+    budget relevo.mirror_budget := ROW(60, 2);
+    why    text;
 BEGIN
     IF relevo.mirror_is_off() THEN
         RETURN NULL;
     END IF;
-    FOR part IN
-        SELECT array_agg(ROW(NULL::public.voice_assistant_configs, p.written,
-            relevo.shared_fields() || relevo.own_fields())::relevo.v2_change)
-        FROM (SELECT ROW(n.*)::public.voice_assistant_configs AS written, relevo.part_of(row_number() OVER (), count(*) OVER ()) AS number
-              FROM new_rows AS n) AS p
-        GROUP BY p.number
-    LOOP
-        budget := relevo.mirror(part, budget);
+    FOR attempt IN 1..2 LOOP
+        BEGIN
+            FOR part IN
+                SELECT array_agg(ROW(NULL::public.voice_assistant_configs, p.written,
+                    relevo.shared_fields() || relevo.own_fields())::relevo.v2_change)
+                FROM (SELECT ROW(n.*)::public.voice_assistant_configs AS written, (row_number() OVER () - 1) / 1000 AS number
+                      FROM new_rows AS n) AS p
+                GROUP BY p.number
+            LOOP
+                IF attempt = 1 THEN
+                    PERFORM relevo.bring(part);
+                ELSE
+                    budget := relevo.bring_by_halves(part, budget, why);
+                END IF;
+            END LOOP;
+            RETURN NULL;
+        EXCEPTION WHEN OTHERS THEN
+            IF relevo.mirror_is_strict() THEN
+                RAISE;
+            END IF;
+            budget.waits := CASE SQLSTATE WHEN '55P03' THEN 1 ELSE budget.waits END;
+            why := SQLERRM;
+        END;
     END LOOP;
+    RAISE EXCEPTION '%%', why;
     RETURN NULL;
 END $mirror$;
 
@@ -142,24 +219,41 @@ CREATE OR REPLACE FUNCTION relevo.v2_updated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms' AS $mirror$
 DECLARE
     part   relevo.v2_change[];
-    budget relevo.mirror_budget := ROW(28, interval '400 ms');
+    budget relevo.mirror_budget := ROW(60, 2);
+    why    text;
 BEGIN
     IF relevo.mirror_is_off() THEN
         RETURN NULL;
     END IF;
-    FOR part IN
-        SELECT array_agg(ROW(p.was, p.now,
-            CASE WHEN (p.was).id IS NULL THEN relevo.shared_fields() || relevo.own_fields()
-                 ELSE relevo.changed_fields(p.was, p.now) END)::relevo.v2_change)
-        FROM (SELECT was.config AS was, now.config AS now, relevo.part_of(row_number() OVER (), count(*) OVER ()) AS number
-              FROM (SELECT o.id, ROW(o.*)::public.voice_assistant_configs AS config FROM old_rows AS o) AS was
-              FULL JOIN (SELECT n.id, ROW(n.*)::public.voice_assistant_configs AS config FROM new_rows AS n) AS now
-                USING (id)
-              WHERE was.config IS DISTINCT FROM now.config) AS p
-        GROUP BY p.number
-    LOOP
-        budget := relevo.mirror(part, budget);
+    FOR attempt IN 1..2 LOOP
+        BEGIN
+            FOR part IN
+                SELECT array_agg(ROW(p.was, p.now,
+                    CASE WHEN (p.was).id IS NULL THEN relevo.shared_fields() || relevo.own_fields()
+                         ELSE relevo.changed_fields(p.was, p.now) END)::relevo.v2_change)
+                FROM (SELECT was.config AS was, now.config AS now, (row_number() OVER () - 1) / 1000 AS number
+                      FROM (SELECT o.id, ROW(o.*)::public.voice_assistant_configs AS config FROM old_rows AS o) AS was
+                      FULL JOIN (SELECT n.id, ROW(n.*)::public.voice_assistant_configs AS config
+                                 FROM new_rows AS n) AS now USING (id)
+                      WHERE was.config IS DISTINCT FROM now.config) AS p
+                GROUP BY p.number
+            LOOP
+                IF attempt = 1 THEN
+                    PERFORM relevo.bring(part);
+                ELSE
+                    budget := relevo.bring_by_halves(part, budget, why);
+                END IF;
+            END LOOP;
+            RETURN NULL;
+        EXCEPTION WHEN OTHERS THEN
+            IF relevo.mirror_is_strict() THEN
+                RAISE;
+            END IF;
+            budget.waits := CASE SQLSTATE WHEN '55P03' THEN 1 ELSE budget.waits END;
+            why := SQLERRM;
+        END;
     END LOOP;
+    RAISE EXCEPTION '%%', why;
     RETURN NULL;
 END $mirror$;
 
@@ -167,20 +261,37 @@ CREATE OR REPLACE FUNCTION relevo.v2_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms' AS $mirror$
 DECLARE
     part   relevo.v2_change[];
-    budget relevo.mirror_budget := ROW(28, interval '400 ms');
+    budget relevo.mirror_budget := ROW(60, 2);
+    why    text;
 BEGIN
     IF relevo.mirror_is_off() THEN
         RETURN NULL;
     END IF;
-    FOR part IN
-        SELECT array_agg(
-            ROW(p.was, NULL::public.voice_assistant_configs, '{{}}'::text[])::relevo.v2_change)
-        FROM (SELECT ROW(o.*)::public.voice_assistant_configs AS was, relevo.part_of(row_number() OVER (), count(*) OVER ()) AS number
-              FROM old_rows AS o) AS p
-        GROUP BY p.number
-    LOOP
-        budget := relevo.mirror(part, budget);
+    FOR attempt IN 1..2 LOOP
+        BEGIN
+            FOR part IN
+                SELECT array_agg(
+                    ROW(p.was, NULL::public.voice_assistant_configs, '{{}}'::text[])::relevo.v2_change)
+                FROM (SELECT ROW(o.*)::public.voice_assistant_configs AS was, (row_number() OVER () - 1) / 1000 AS number
+                      FROM old_rows AS o) AS p
+                GROUP BY p.number
+            LOOP
+                IF attempt = 1 THEN
+                    PERFORM relevo.bring(part);
+                ELSE
+                    budget := relevo.bring_by_halves(part, budget, why);
+                END IF;
+            END LOOP;
+            RETURN NULL;
+        EXCEPTION WHEN OTHERS THEN
+            IF relevo.mirror_is_strict() THEN
+                RAISE;
+            END IF;
+            budget.waits := CASE SQLSTATE WHEN '55P03' THEN 1 ELSE budget.waits END;
+            why := SQLERRM;
+        END;
     END LOOP;
+    RAISE EXCEPTION '%%', why;
     RETURN NULL;
 END $mirror$;
 
@@ -190,8 +301,9 @@ CREATE OR REPLACE FUNCTION relevo.tenants_written() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms' AS $mirror$
 DECLARE
     of_tenants uuid[];
-    part       relevo.v1_change[];
-    budget     relevo.mirror_budget := ROW(28, interval '400 ms');
+    part   relevo.v1_change[];
+    budget relevo.mirror_budget := ROW(60, 2);
+    why    text;
 BEGIN
     IF relevo.mirror_is_off() THEN
         RETURN NULL;
@@ -205,15 +317,31 @@ BEGIN
     IF cardinality(of_tenants) = 0 THEN
         RETURN NULL;
     END IF;
-    FOR part IN
-        SELECT array_agg(ROW(p.config, p.config, ARRAY['vertical'])::relevo.v1_change)
-        FROM (SELECT c AS config, relevo.part_of(row_number() OVER (), count(*) OVER ()) AS number
-              FROM relevo.v1_configurations() AS c
-              WHERE c.business_id = ANY (of_tenants) AND c.id IS NOT NULL) AS p
-        GROUP BY p.number
-    LOOP
-        budget := relevo.mirror(part, budget);
+    FOR attempt IN 1..2 LOOP
+        BEGIN
+            FOR part IN
+                SELECT array_agg(ROW(p.config, p.config, ARRAY['vertical'])::relevo.v1_change)
+                FROM (SELECT c AS config, (row_number() OVER () - 1) / 1000 AS number
+                      FROM relevo.v1_configurations() AS c
+                      WHERE c.business_id = ANY (of_tenants) AND c.id IS NOT NULL) AS p
+                GROUP BY p.number
+            LOOP
+                IF attempt = 1 THEN
+                    PERFORM relevo.bring(part);
+                ELSE
+                    budget := relevo.bring_by_halves(part, budget, why);
+                END IF;
+            END LOOP;
+            RETURN NULL;
+        EXCEPTION WHEN OTHERS THEN
+            IF relevo.mirror_is_strict() THEN
+                RAISE;
+            END IF;
+            budget.waits := CASE SQLSTATE WHEN '55P03' THEN 1 ELSE budget.waits END;
+            why := SQLERRM;
+        END;
     END LOOP;
+    RAISE EXCEPTION '%%', why;
     RETURN NULL;
 END $mirror$;
 
