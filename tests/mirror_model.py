@@ -8,6 +8,7 @@ import math
 import random
 import time
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -98,7 +99,8 @@ class Writer:
                     if committing:
                         self._remember(deed, math.inf)
                 else:
-                    await self.connection.execute("ROLLBACK")
+                    with suppress(psycopg.OperationalError):  # killed only now
+                        await self.connection.execute("ROLLBACK")
             else:
                 if committing:
                     self._remember(deed, time.monotonic())
@@ -131,7 +133,8 @@ class Writer:
 
     async def _update(self, deed: Deed, name: str, value: str, some: list[UUID]) -> None:
         began = time.monotonic()
-        query = f"UPDATE {TABLES[self.side]} SET {name} = %s, updated_at = clock_timestamp() WHERE id = ANY (%s) RETURNING id"
+        query = f"""UPDATE {TABLES[self.side]} SET {name} = %s, updated_at = clock_timestamp()
+                    WHERE id = ANY (%s) RETURNING id"""
         for config in await self._run(query, value, sorted(some)):
             deed.values[config, name] = (value, began)
             deed.rows += 1

@@ -31,14 +31,16 @@ ROUNDS_AT_MOST = 200
 # Both sides side by side, and everything that may excuse a difference.
 BOTH = """
 SELECT coalesce(a.id, b.id) AS id, a.id IS NOT NULL AS on_v1, b.id IS NOT NULL AS on_v2,
-       ARRAY(SELECT f FROM unnest('{business_id,vapi_assistant_id,phone_number_id,is_active,created_at,updated_at}'::text[]) AS f
+       ARRAY(SELECT f FROM unnest('{business_id,vapi_assistant_id,phone_number_id,is_active,created_at,updated_at}'
+                                  ::text[]) AS f
              WHERE to_jsonb(a) -> f IS DISTINCT FROM to_jsonb(b) -> f)
        || CASE WHEN coalesce(nullif(a.voice_id, ''), 'elevenlabs-maria') IS DISTINCT FROM b.voice_id
                THEN '{voice_id}'::text[] ELSE '{}' END AS differ,
        a.phone_number_id, a.vapi_assistant_id, a.voice_id,
        EXISTS (SELECT FROM relevo.quarantine q WHERE q.config_id = a.id::text) AS set_aside,
        EXISTS (SELECT FROM relevo.mirror_queue q WHERE q.config_id = coalesce(a.id, b.id)) AS waits,
-       ARRAY(SELECT f FROM relevo.mirror_queue q, unnest(q.fields) AS f WHERE q.config_id = coalesce(a.id, b.id)) AS queued,
+       ARRAY(SELECT f FROM relevo.mirror_queue q, unnest(q.fields) AS f
+             WHERE q.config_id = coalesce(a.id, b.id)) AS queued,
        EXISTS (SELECT FROM relevo.mirror_queue q
                WHERE q.config_id = coalesce(a.id, b.id) AND q.operation <> 'update') AS queued_whole
 FROM public.voice_agent_config a FULL JOIN public.voice_assistant_configs b ON b.id = a.id
@@ -58,7 +60,7 @@ def writers(server: Server) -> Iterator[None]:
 
 
 @pytest_asyncio.fixture
-async def shared(server: Server, template: str, writers: None) -> AsyncIterator[Database]:
+async def shared(server: Server, template: str, writers: None) -> AsyncIterator[Database]:  # noqa: ARG001
     """A small v1 that was moved, dual write on, both tables under row level security."""
     with copied(server, template) as url:
         async with Database(url) as database:

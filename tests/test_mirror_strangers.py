@@ -156,12 +156,12 @@ async def test_where_many_rows_are_poisoned_few_attempts_are_made(mirrored: Data
         mirrored,
         f"""INSERT INTO {V1} (id, business_id, phone_number_id)
             SELECT gen_random_uuid(), '{tenant}', CASE WHEN n %% 10 = 0 THEN 'poison' ELSE 'good' END
-            FROM generate_series(1, 2500) AS n""".replace("%%", "%"),
+            FROM generate_series(1, 600) AS n""".replace("%%", "%"),
     )
     assert spent <= 64
-    assert await on_v2(mirrored, "phone_number_id", "good") + len(await queued(mirrored)) == 2_500
-    assert len(await repair(mirrored)) == 250
-    assert await on_v2(mirrored, "phone_number_id", "good") == 2_250
+    assert await on_v2(mirrored, "phone_number_id", "good") + len(await queued(mirrored)) == 600
+    assert len(await repair(mirrored)) == 60
+    assert await on_v2(mirrored, "phone_number_id", "good") == 540
 
 
 async def transactions_of(database: Database, statement: str) -> int:
@@ -193,7 +193,9 @@ async def test_a_key_that_changes_a_merge_and_rows_without_key(mirrored: Databas
     await change(mirrored, f"INSERT INTO {V1} (id, business_id) VALUES (NULL, %s), (NULL, %s)", (tenant, tenant))
     await change(mirrored, f"UPDATE {V1} SET phone_number_id = 'nobody' WHERE id IS NULL")
     await change(mirrored, f"UPDATE {V1} SET id = NULL WHERE id = %s", (other,))
-    assert await value(mirrored, f"SELECT count(*) FROM {V2} WHERE id = %s OR phone_number_id = 'nobody'", (other,)) == 0
+    assert (
+        await value(mirrored, f"SELECT count(*) FROM {V2} WHERE id = %s OR phone_number_id = 'nobody'", (other,)) == 0
+    )
     await assert_equal(mirrored)
 
 
@@ -201,13 +203,15 @@ async def test_what_was_set_aside_catches_up_with_all_it_missed(mirrored: Databa
     config = await some_config(mirrored)
     tenant = (await v1(mirrored, config))["business_id"]
     await change(mirrored, f"UPDATE {V1} SET business_id = NULL WHERE id = %s", (config,))
-    await change(mirrored, f"UPDATE {V1} SET phone_number_id = 'missed', updated_at = %s WHERE id = %s", (LATER, config))
+    await change(
+        mirrored, f"UPDATE {V1} SET phone_number_id = 'missed', updated_at = %s WHERE id = %s", (LATER, config)
+    )
     await change(mirrored, f"UPDATE {V1} SET business_id = %s WHERE id = %s", (tenant, config))
     assert await phones(mirrored, config) == ("missed", "missed")
     await assert_equal(mirrored)
 
 
-async def test_a_session_that_replays_is_mirrored_as_well(mirrored: Database, server: Server) -> None:
+async def test_a_session_that_replays_is_mirrored_as_well(mirrored: Database) -> None:
     one, two = await some_config(mirrored), await some_config(mirrored, skip=1)
     async with session(mirrored, "postgres") as replay:
         await replay.execute("SET session_replication_role = replica")
@@ -288,12 +292,17 @@ async def test_writes_and_deletions_during_the_copy(sampled: Database) -> None:
                 'BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NEW; END';
             CREATE TRIGGER stand BEFORE INSERT ON {V2} FOR EACH ROW EXECUTE FUNCTION public.stand()""",
     )
-    ids = [row["id"] for row in await rows(sampled, f"SELECT id FROM {V1} WHERE business_id IS NOT NULL ORDER BY id LIMIT 2")]
+    ids = [
+        row["id"]
+        for row in await rows(sampled, f"SELECT id FROM {V1} WHERE business_id IS NOT NULL ORDER BY id LIMIT 2")
+    ]
     async with session(sampled) as holder, session(sampled) as one, session(sampled) as two:
         await holder.execute("SELECT pg_advisory_lock(1)")
         moving = asyncio.create_task(runner.migrate(sampled, Options(), actor="tester", clock=lambda: NOW))
-        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 0 AND objid = 1 AND NOT granted"
-        while not await value(sampled, waiting):
+        waiting = (
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 0 AND objid = 1 AND NOT granted"
+        )
+        while not await value(sampled, waiting):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         deleting = asyncio.create_task(one.execute(f"DELETE FROM {V1} WHERE id = %s".encode(), (ids[0],)))
         writing = asyncio.create_task(set_phone(two, V1, ids[1], "newest"))

@@ -78,7 +78,7 @@ BEGIN
             END LOOP;
             RETURN NULL;
         EXCEPTION WHEN OTHERS THEN
-            IF relevo.mirror_is_strict() THEN
+            IF SQLSTATE = '40001' AND attempt = 2 OR relevo.mirror_is_strict() THEN
                 RAISE;
             END IF;
             budget.waits := CASE SQLSTATE WHEN '55P03' THEN 1 ELSE budget.waits END;
@@ -123,7 +123,7 @@ BEGIN
             END LOOP;
             RETURN NULL;
         EXCEPTION WHEN OTHERS THEN
-            IF relevo.mirror_is_strict() THEN
+            IF SQLSTATE = '40001' AND attempt = 2 OR relevo.mirror_is_strict() THEN
                 RAISE;
             END IF;
             budget.waits := CASE SQLSTATE WHEN '55P03' THEN 1 ELSE budget.waits END;
@@ -163,7 +163,7 @@ BEGIN
             END LOOP;
             RETURN NULL;
         EXCEPTION WHEN OTHERS THEN
-            IF relevo.mirror_is_strict() THEN
+            IF SQLSTATE = '40001' AND attempt = 2 OR relevo.mirror_is_strict() THEN
                 RAISE;
             END IF;
             budget.waits := CASE SQLSTATE WHEN '55P03' THEN 1 ELSE budget.waits END;
@@ -204,14 +204,13 @@ BEGIN
             END LOOP;
             RETURN NULL;
         EXCEPTION WHEN OTHERS THEN
-            IF relevo.mirror_is_strict() THEN
+            IF attempt = 2 OR relevo.mirror_is_strict() THEN
                 RAISE;
             END IF;
             budget.waits := CASE SQLSTATE WHEN '55P03' THEN 1 ELSE budget.waits END;
             why := SQLERRM;
         END;
     END LOOP;
-    RAISE EXCEPTION '%%', why;
     RETURN NULL;
 END $mirror$;
 
@@ -246,14 +245,13 @@ BEGIN
             END LOOP;
             RETURN NULL;
         EXCEPTION WHEN OTHERS THEN
-            IF relevo.mirror_is_strict() THEN
+            IF attempt = 2 OR relevo.mirror_is_strict() THEN
                 RAISE;
             END IF;
             budget.waits := CASE SQLSTATE WHEN '55P03' THEN 1 ELSE budget.waits END;
             why := SQLERRM;
         END;
     END LOOP;
-    RAISE EXCEPTION '%%', why;
     RETURN NULL;
 END $mirror$;
 
@@ -284,14 +282,13 @@ BEGIN
             END LOOP;
             RETURN NULL;
         EXCEPTION WHEN OTHERS THEN
-            IF relevo.mirror_is_strict() THEN
+            IF attempt = 2 OR relevo.mirror_is_strict() THEN
                 RAISE;
             END IF;
             budget.waits := CASE SQLSTATE WHEN '55P03' THEN 1 ELSE budget.waits END;
             why := SQLERRM;
         END;
     END LOOP;
-    RAISE EXCEPTION '%%', why;
     RETURN NULL;
 END $mirror$;
 
@@ -334,14 +331,13 @@ BEGIN
             END LOOP;
             RETURN NULL;
         EXCEPTION WHEN OTHERS THEN
-            IF relevo.mirror_is_strict() THEN
+            IF attempt = 2 OR relevo.mirror_is_strict() THEN
                 RAISE;
             END IF;
             budget.waits := CASE SQLSTATE WHEN '55P03' THEN 1 ELSE budget.waits END;
             why := SQLERRM;
         END;
     END LOOP;
-    RAISE EXCEPTION '%%', why;
     RETURN NULL;
 END $mirror$;
 
