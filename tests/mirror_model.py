@@ -118,7 +118,7 @@ class Writer:
     async def _statement(self, deed: Deed, configs: list[UUID], tenants: list[UUID]) -> None:
         self.count += 1
         value = f"{self.name}-{self.count}"
-        some = self.chance.sample(configs, min(len(configs), self.chance.choice((1, 1, 2, 10, 40))))
+        some = self.chance.sample(configs, min(len(configs), self.chance.choice((1, 2, 10, 60, 150))))
         if self.chance.random() < 0.3:
             some = configs[: self.chance.randint(1, 4)]  # where everybody is
         choice = self.chance.random()

@@ -25,7 +25,7 @@ from tests.mirror_model import TABLES, UNIQUE, WRITERS, History, Writer
 from tests.servers import Server
 
 WHO = Who("tester", "a test")
-WRITES = {18: 5_500, 15: 1_500}  # by each of two programs
+WRITES = {18: 5_100, 15: 1_500}  # by each of two programs
 ROUNDS_AT_MOST = 200
 
 # Both sides side by side, and everything that may excuse a difference.
