@@ -94,8 +94,8 @@ async def _triggers_gone(place: Place, database: str) -> AsyncIterator[None]:
 
     async def watch() -> None:
         async with Database(place.url(database)) as opened:
-            while not await mirror.remove(opened, WHO):
-                await asyncio.sleep(0.02)  # noqa: ASYNC110 -- nobody tells when a trigger appears
+            while not await mirror.remove(opened, WHO):  # noqa: ASYNC110 -- nobody tells when a trigger appears
+                await asyncio.sleep(0.02)
 
     task = asyncio.create_task(watch())
     try:

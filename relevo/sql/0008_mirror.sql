@@ -96,7 +96,8 @@ RETURN coalesce(nullif(current_setting('relevo.actor', true), ''),
                 session_user);
 
 CREATE FUNCTION relevo.mirror_is_strict() RETURNS boolean
-LANGUAGE sql STABLE AS 'SELECT strict FROM relevo.mirror_settings';
+LANGUAGE sql STABLE
+RETURN (SELECT strict FROM relevo.mirror_settings);
 
 -- Undo, restore and cleanup write one side alone: SELECT set_config('relevo.mirror', 'off', true). Only a role that
 -- could drop the triggers as well is heard. Runs as the mirror's owner, hence session_user.

@@ -50,10 +50,12 @@ LANGUAGE sql AS $source$
 DELETE FROM {configurations_table} AS v1 WHERE {id} = ANY (ids) RETURNING {id}, to_jsonb(v1) $source$;
 
 -- mirror_functions --
+-- (Generic plans: making a plan for each write anew took longer than the write.)
 -- What the triggers run: the written rows, as v1 and v2 call them, before and after. A thousand at a time, for a COPY of
 -- millions is one statement; but all in one attempt, where nothing stands in the way.
 CREATE OR REPLACE FUNCTION relevo.v1_inserted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms' AS $mirror$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms'
+SET plan_cache_mode = 'force_generic_plan' AS $mirror$
 DECLARE
     part   relevo.v1_change[];
     budget relevo.mirror_budget := ROW(60, 2);
@@ -93,7 +95,8 @@ BEGIN
 END $mirror$;
 
 CREATE OR REPLACE FUNCTION relevo.v1_updated() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms' AS $mirror$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms'
+SET plan_cache_mode = 'force_generic_plan' AS $mirror$
 DECLARE
     part   relevo.v1_change[];
     budget relevo.mirror_budget := ROW(60, 2);
@@ -138,7 +141,8 @@ BEGIN
 END $mirror$;
 
 CREATE OR REPLACE FUNCTION relevo.v1_deleted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms' AS $mirror$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms'
+SET plan_cache_mode = 'force_generic_plan' AS $mirror$
 DECLARE
     part   relevo.v1_change[];
     budget relevo.mirror_budget := ROW(60, 2);
@@ -178,7 +182,8 @@ BEGIN
 END $mirror$;
 
 CREATE OR REPLACE FUNCTION relevo.v2_inserted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms' AS $mirror$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms'
+SET plan_cache_mode = 'force_generic_plan' AS $mirror$
 DECLARE
     part   relevo.v2_change[];
     budget relevo.mirror_budget := ROW(60, 2);
@@ -215,7 +220,8 @@ BEGIN
 END $mirror$;
 
 CREATE OR REPLACE FUNCTION relevo.v2_updated() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms' AS $mirror$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms'
+SET plan_cache_mode = 'force_generic_plan' AS $mirror$
 DECLARE
     part   relevo.v2_change[];
     budget relevo.mirror_budget := ROW(60, 2);
@@ -256,7 +262,8 @@ BEGIN
 END $mirror$;
 
 CREATE OR REPLACE FUNCTION relevo.v2_deleted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms' AS $mirror$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms'
+SET plan_cache_mode = 'force_generic_plan' AS $mirror$
 DECLARE
     part   relevo.v2_change[];
     budget relevo.mirror_budget := ROW(60, 2);
@@ -295,7 +302,8 @@ END $mirror$;
 -- A tenant's vertical decides what is made of its prompts; a tenant that appears may free its configurations from
 -- quarantine.
 CREATE OR REPLACE FUNCTION relevo.tenants_written() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms' AS $mirror$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms'
+SET plan_cache_mode = 'force_generic_plan' AS $mirror$
 DECLARE
     of_tenants uuid[];
     part   relevo.v1_change[];
