@@ -418,7 +418,10 @@ SELECT id, config_id, field, v1_value, v1_writer, v2_value, v2_writer, kept, fou
 FROM relevo.mirror_conflicts WHERE resolved_at IS NULL ORDER BY id LIMIT %(most)s
 
 -- to_repair --
-SELECT DISTINCT config_id FROM relevo.mirror_queue WHERE config_id > %(after)s ORDER BY config_id LIMIT 500
+SELECT DISTINCT config_id FROM relevo.mirror_queue
+WHERE config_id > %(after)s
+  AND (%(tried_before)s::timestamptz IS NULL OR tried_at IS NULL OR tried_at < %(tried_before)s::timestamptz)
+ORDER BY config_id LIMIT 500
 
 -- repair --
 SELECT relevo.repair(%(config_id)s) AS reason
