@@ -125,7 +125,7 @@ class Program:
         await asyncio.gather(*work, *beside)
 
     async def kill(self) -> None:
-        """End the server's side of a connection, ."""
+        """End the server's side of a connection."""
         await asyncio.sleep(self.chance.random() * 0.2)
         victim = self.chance.choice(self.writers).connection
         if victim is None or victim.closed:
