@@ -85,13 +85,6 @@ BEGIN
     END LOOP;
 END $$;
 
--- Who writes: whom the transaction names, else the user of the Data API, else the role.
-CREATE FUNCTION relevo.writer() RETURNS text
-LANGUAGE sql STABLE
-RETURN coalesce(nullif(current_setting('relevo.actor', true), ''),
-                substring(current_setting('request.jwt.claims', true) FROM '"sub" *: *"([^"]+)"'),
-                session_user);
-
 -- Undo, restore and cleanup write one side alone: SELECT set_config('relevo.mirror', 'off', true). Only a role that
 -- could drop the triggers as well is heard. Runs as the mirror's owner, hence session_user.
 CREATE FUNCTION relevo.mirror_is_off() RETURNS boolean
