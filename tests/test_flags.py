@@ -41,31 +41,6 @@ def connection(ready: Database, database_url: str) -> Iterator[psycopg.Connectio
         yield opened
 
 
-IDS = st.one_of(
-    st.uuids().map(str),
-    st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=60),
-    st.text("aé😀ñ\u0301", min_size=1, max_size=1000),
-)
-
-
-def test_every_evaluator_gives_the_same_answers(connection: psycopg.Connection, seed: Evaluator) -> None:
-    evaluators = [by_python, by_sql(connection), seed]
-    compared = 0
-
-    @settings(max_examples=120, deadline=None)
-    @given(st.booleans(), st.integers(0, 100), st.lists(IDS, min_size=5, max_size=30), st.data())
-    def same(enabled: bool, percentage: int, others: list[str], data: st.DataObject) -> None:
-        nonlocal compared
-        listed = st.lists(st.sampled_from(others), max_size=8)
-        asked = flag(enabled=enabled, percentage=percentage, on=data.draw(listed), off=data.draw(listed))
-        ours, *theirs = [ask(asked, others) for ask in evaluators]
-        assert all(each == ours for each in theirs), (asked, others)
-        compared += len(others)
-
-    same()
-    assert compared > 500
-
-
 def test_the_smallest_hash_of_all_is_made_positive_as_in_javascript(
     connection: psycopg.Connection, seed: Evaluator
 ) -> None:
@@ -195,6 +170,55 @@ async def test_lists_stay_tidy_whatever_is_done_to_them(ready: Database, connect
 
     holds()
     assert await version(ready) > 10
+
+
+LONG = [f"{number:05}-6c1d-4e57-9a35-3d2f1c7b8e90" for number in range(40_000)]
+
+
+@pytest.mark.parametrize(
+    ("written", "enabled", "disabled"),
+    [
+        ("percentage = 7", 20_000, 20_000),
+        ("disabled_tenants = disabled_tenants || enabled_tenants[9]", 19_999, 20_001),
+        ("disabled_tenants = disabled_tenants || enabled_tenants[9:40]", 19_968, 20_032),
+        ("disabled_tenants = disabled_tenants || enabled_tenants", 0, 40_000),
+        ("enabled_tenants = enabled_tenants || disabled_tenants", 20_000, 20_000),
+        ("enabled_tenants = disabled_tenants, disabled_tenants = enabled_tenants", 20_000, 20_000),
+        ("enabled_tenants = enabled_tenants[2:] || enabled_tenants[1]", 20_000, 20_000),
+        ("disabled_tenants = relevo.without(disabled_tenants, disabled_tenants[5:90])", 20_000, 19_914),
+        ("enabled_tenants = '{}', disabled_tenants = disabled_tenants[1:10]", 0, 10),
+    ],
+)
+async def test_two_lists_of_20_000_are_changed_without_comparing_each_with_each(
+    ready: Database, connection: psycopg.Connection, written: str, enabled: int, disabled: int
+) -> None:
+    """Which takes minutes; the database's own limit tells."""
+    await write(ready, "enabled_tenants = %s, disabled_tenants = %s", LONG[:20_000], LONG[20_000:])
+    connection.execute("SET statement_timeout = '30s'")
+    connection.execute(f"UPDATE public.feature_flags SET {written}".encode())
+    found = one(connection)
+    assert (len(found["enabled_tenants"]), len(found["disabled_tenants"])) == (enabled, disabled)
+    assert replayed(connection) == {name: set(found[f"{name}_tenants"]) for name in ("enabled", "disabled")}
+
+
+@pytest.mark.parametrize(
+    ("listed", "written", "kept"),
+    [
+        (["a", "b"], "'[0:1]={a,b}'", ["a", "b"]),
+        (["b"], "'[0:1]={a,b}'", ["a", "b"]),
+        (["a", "b", "c"], "'{c,a,b}'", ["c", "a", "b"]),
+        (["a", "b", "c"], "'{a,c,NULL}'", ["a", "c"]),
+        (["a", "b", "c"], "'{a,c,a,\"\",d,d}'", ["a", "c", "d"]),
+        (["a"], "'{{a,b},{b,c}}'", ["a", "b", "c"]),
+    ],
+)
+async def test_a_list_is_made_tidy_whatever_it_was_before(
+    ready: Database, connection: psycopg.Connection, listed: list[str], written: str, kept: list[str]
+) -> None:
+    await write(ready, "enabled_tenants = %s", listed)
+    await write(ready, f"enabled_tenants = {written}")
+    assert (await row(ready))["enabled_tenants"] == kept
+    assert replayed(connection)["enabled"] == set(kept)
 
 
 def one(connection: psycopg.Connection) -> dict[str, Any]:

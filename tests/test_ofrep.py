@@ -12,8 +12,6 @@ from typing import Any
 import psycopg
 import pytest
 import pytest_asyncio
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from openfeature import api
 from openfeature.contrib.provider.ofrep import OFREPProvider
 from openfeature.evaluation_context import EvaluationContext
@@ -31,9 +29,6 @@ from tests.serving import BULK, FLAG, SINGLE, Answer, House, secrets_of_each_rol
 pytestmark = pytest.mark.parametrize("server", [18], indirect=True, ids=["pg18"])
 
 NPM = Path(__file__).parent / "npm"
-ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)  # UTF-8 has no lone surrogates
-stored = ids.filter(lambda text: "\0" not in text)
-percentages = st.sampled_from([0, 1, 37, 50, 99, 100])
 
 Ask = Callable[..., Any]
 
@@ -103,25 +98,6 @@ def test_each_of_the_four_steps_has_its_reason(house: House, row: dict[str, Any]
     }
     assert answer.json == expected
     assert bulk(house, of("a")).json == {"flags": [expected]}
-
-
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
-@given(st.lists(ids, min_size=1, max_size=8), st.lists(stored, max_size=4), st.lists(stored, max_size=4), percentages)
-def test_http_answers_as_every_other_evaluator(
-    house: House, tenants: list[str], enabled: list[str], disabled: list[str], percentage: int
-) -> None:
-    """The others (Python, SQL, the specification's own JavaScript) are held equal in test_flags."""
-    flag = write(house, percentage=percentage, enabled_tenants=enabled, disabled_tenants=disabled)
-    for tenant in [*tenants, *enabled, *disabled, "x" * LONGEST_ID]:
-        expected = evaluate(flag, tenant)
-        answered = house.served.evaluate(tenant, house.viewer)
-        assert (answered["value"], answered["variant"], answered["reason"]) == (
-            expected.value,
-            expected.variant,
-            expected.reason,
-        )
 
 
 BAD = [

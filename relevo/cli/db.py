@@ -29,7 +29,7 @@ def register(parent: App) -> None:
 async def up(*, common: Common = ORDINARY) -> Answer:
     """Apply Relevo's schema. Safe to run again, and from two places at once."""
     mapping = common.mapping()
-    async with common.database() as database:
+    async with common.database(direct=True) as database:
         applied = await migrations.up(database)
         async with database.transaction() as connection:
             await source.install(connection, mapping, system_clock())
@@ -100,7 +100,7 @@ async def down(
     """Take Relevo away: dual write, its schema, its functions. v1 is left as it was found; what v2 lives on stays,
     unless it is named. Exit status 1 when the answer was not CONFIRM."""
     parts = {"v2_tables": v2_tables, "call_columns": call_columns, "backups": backups}
-    async with common.database() as database:
+    async with common.database(direct=True) as database:
         going = await leaving.plan(database, **parts)
         for line in _going(going):
             ERR.print(line, markup=False)

@@ -21,7 +21,7 @@ from relevo import settings
 from relevo.cli.progress import TerminalSink
 from relevo.db.embedded import EmbeddedServer
 from relevo.db.pool import Database
-from relevo.errors import Refused, UsageError
+from relevo.errors import ConfigurationError, Refused, UsageError
 from relevo.events import Sink
 from relevo.migration.mapping import SourceMapping, from_settings
 
@@ -93,14 +93,17 @@ class Common:
         return TerminalSink(ERR)
 
     @asynccontextmanager
-    async def database(self) -> AsyncIterator[Database]:
+    async def database(self, *, direct: bool = False) -> AsyncIterator[Database]:
         """The database to work on, open. The embedded server is started where none is named, and stopped
-        again at the end unless somebody else uses it or wants it kept."""
+        again at the end unless somebody else uses it or wants it kept.
+
+        ``direct``: by RELEVO_DIRECT_URL where it is set, for what changes the schema.
+        """
         if not self.actor.strip():
             raise UsageError("--actor is empty", fix="name who acts, or leave it out")
         in_force = self.settings()
         if in_force.database_url is not None:
-            async with Database(in_force.database_url) as database:
+            async with Database(await _way(in_force) if direct else in_force.database_url) as database:
                 yield database
             return
         lease = await asyncio.to_thread(EmbeddedServer(in_force.home).acquire)
@@ -109,6 +112,20 @@ class Common:
                 yield database
         finally:
             await asyncio.to_thread(lease.release)
+
+
+async def _way(in_force: settings.Settings) -> str:
+    """The connection string for changes of the schema. Raises ConfigurationError where the direct one goes astray."""
+    url, direct_url = in_force.database_url or "", in_force.direct_url
+    if direct_url is None:
+        return url
+    async with Database(url) as ours, Database(direct_url) as direct:
+        if await ours.identity() == await direct.identity():
+            return direct_url
+        raise ConfigurationError(
+            f"RELEVO_DIRECT_URL leads to another database, {direct.place}, than {ours.place}",
+            fix="correct it, or unset it",
+        )
 
 
 ORDINARY = Common()

@@ -42,7 +42,7 @@ async def install(*, strict: bool | None = None, common: Common = ORDINARY) -> A
     strict
         Fail the writer's statement where the other side cannot follow, instead of queueing it for repair.
     """
-    async with common.database() as database:
+    async with common.database(direct=True) as database:
         changed = await mirror.install(
             database, common.mapping(), _who(common), system_clock, strict=strict, emit=common.sink()
         )
@@ -56,7 +56,7 @@ async def install(*, strict: bool | None = None, common: Common = ORDINARY) -> A
 @app.command
 async def remove(*, common: Common = ORDINARY) -> Answer:
     """Take dual write away. Both sides keep what they have; from now on each is written alone."""
-    async with common.database() as database:
+    async with common.database(direct=True) as database:
         removed = await mirror.remove(database, _who(common), emit=common.sink())
     return Answer(
         {"success": True, "removed": removed},

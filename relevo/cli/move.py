@@ -135,7 +135,7 @@ async def migrate(
     chosen = tenants(tenant_ids)
     options = Options(dry_run, batch_size, workers, chosen, None, skip_backup, backup_calls, overrides, resume)
     mapping = common.mapping()
-    async with common.database() as database:
+    async with common.database(direct=True) as database:
         result = await runner.migrate(
             database, options, actor=common.actor, reason=common.reason, mapping=mapping, emit=common.sink()
         )
@@ -143,7 +143,7 @@ async def migrate(
 
 
 async def _abandon(common: Common) -> Answer:
-    async with common.database() as database:
+    async with common.database(direct=True) as database:
         result = await runner.abandon(
             database, actor=common.actor, reason=common.reason, mapping=common.mapping(), emit=common.sink()
         )

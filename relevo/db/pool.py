@@ -16,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from relevo.db.statements import statement
 from relevo.errors import (
     ConfigurationError,
     DatabaseRefused,
@@ -121,6 +122,12 @@ class Database:
                 return "none"
             seen = [{await _backend(each) for _ in range(_LOOKS)} for each in (one_connection, another)]
             return "session" if len(seen[0] | seen[1]) == 2 == len(seen[0]) + len(seen[1]) else "transaction"
+
+    async def identity(self) -> str:
+        """Which database this is: the same through every way to it, and no other's."""
+        async with await self._connect() as connection:
+            row = await (await connection.execute(statement("db", "which_database"))).fetchone()
+            return str(row[0]) if row else ""
 
     async def _connect(self) -> AsyncConnection[tuple[Any, ...]]:
         """A connection of its own, outside the pool."""

@@ -22,7 +22,7 @@ from psycopg import errors
 from psycopg.rows import DictRow, dict_row
 
 from relevo.clock import Clock
-from relevo.db.pool import Connection, Database, first, one
+from relevo.db.pool import Connection, Database, first
 from relevo.db.statements import statement
 from relevo.errors import RelevoError
 from relevo.flags.evaluate import VOICE_AGENT_V2, Flag, unseen
@@ -100,9 +100,9 @@ class Reader:
             if await Database(self._url).pooling() != "transaction":
                 return _Way(self._url, "listen")
             return _Way(self._url, "poll", NO_LISTEN)
-        ours = await self._identity(self._url)  # where this fails, the database is away, not the direct way to it
+        ours = await Database(self._url).identity()  # where this fails, the database is away, not the direct way to it
         try:
-            if await self._identity(self._direct_url) != ours:
+            if await Database(self._direct_url).identity() != ours:
                 return _Way(self._url, "poll", "RELEVO_DIRECT_URL leads to another database")
             if await Database(self._direct_url).pooling() != "transaction":
                 return _Way(self._direct_url, "listen")
@@ -110,14 +110,6 @@ class Reader:
             why = f"the direct connection fails: {str(fault).strip().partition(chr(10))[0]}"
             return _Way(self._url, "poll", why, DIRECT_AGAIN_AFTER_S)
         return _Way(self._url, "poll", NO_LISTEN)
-
-    async def _identity(self, url: str) -> str:
-        """Which database a connection string leads to."""
-        connection = await self._connect(url)
-        try:
-            return str((await one(connection, statement("flags", "which_database")))["identity"])
-        finally:
-            await connection.close()
 
     async def _connect(self, url: str) -> Connection:
         connection: psycopg.AsyncConnection[DictRow] = await psycopg.AsyncConnection.connect(

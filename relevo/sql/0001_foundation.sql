@@ -43,6 +43,14 @@ CREATE TABLE relevo.audit_log (
     details jsonb NOT NULL DEFAULT '{}'
 );
 
+-- Who writes: whom the transaction names (relevo.actor), else the user of the Data API, else the role that was taken or
+-- that signed in. SECURITY DEFINER around it changes neither.
+CREATE FUNCTION relevo.writer() RETURNS text
+LANGUAGE sql STABLE
+RETURN coalesce(nullif(current_setting('relevo.actor', true), ''),
+                substring(current_setting('request.jwt.claims', true) FROM '"sub" *: *"([^"]+)"'),
+                nullif(current_setting('role'), 'none'), session_user);
+
 CREATE FUNCTION relevo.refuse_rewriting() RETURNS trigger
 LANGUAGE plpgsql SET search_path = '' AS $$
 BEGIN

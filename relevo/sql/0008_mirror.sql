@@ -88,13 +88,6 @@ BEGIN
     END LOOP;
 END $$;
 
--- Who writes: whom the transaction names, else the user of the Data API, else the role.
-CREATE FUNCTION relevo.writer() RETURNS text
-LANGUAGE sql STABLE
-RETURN coalesce(nullif(current_setting('relevo.actor', true), ''),
-                substring(current_setting('request.jwt.claims', true) FROM '"sub" *: *"([^"]+)"'),
-                session_user);
-
 CREATE FUNCTION relevo.mirror_is_strict() RETURNS boolean
 LANGUAGE sql STABLE
 RETURN (SELECT strict FROM relevo.mirror_settings);

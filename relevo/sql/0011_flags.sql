@@ -3,49 +3,84 @@
 
 -- The lists -------------------------------------------------------------------------------------------------------
 
+-- Of 20,000 tenants each pass costs milliseconds, and the planner takes every array for ten: a join of two would
+-- become a nested loop of 400 million steps. What stands here instead is hashed or sorted, whatever the estimate.
+
 -- A list of tenants without nulls, empty ids and repetitions, in the order in which they first came.
 CREATE FUNCTION relevo.tidy(list text[]) RETURNS text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (SELECT coalesce(array_agg(t.id ORDER BY t.place), '{}')
-        FROM (SELECT u.id, min(u.place) AS place FROM unnest(list) WITH ORDINALITY AS u (id, place)
-              WHERE u.id <> '' GROUP BY u.id) AS t);
+RETURN ARRAY(SELECT u.id FROM unnest(list) WITH ORDINALITY AS u (id, place)
+             WHERE u.id <> '' GROUP BY u.id ORDER BY min(u.place));
 
--- The tenants of a list that are not in the other.
+-- The tenants of a tidy list that are not in the other.
 CREATE FUNCTION relevo.without(list text[], other text[]) RETURNS text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE WHEN cardinality(other) = 1 THEN array_remove(list, other[1])
-            ELSE (SELECT coalesce(array_agg(u.id ORDER BY u.place), '{}')
-                  FROM unnest(list) WITH ORDINALITY AS u (id, place)
-                  WHERE NOT EXISTS (SELECT FROM unnest(other) AS o (id) WHERE o.id = u.id)) END;
+RETURN CASE WHEN cardinality(other) = 0 THEN list
+            WHEN cardinality(other) = 1 THEN array_remove(list, other[1])
+            ELSE ARRAY(SELECT u.id FROM unnest(list) WITH ORDINALITY AS u (id, place)
+                       WHERE u.id NOT IN (SELECT o.id FROM unnest(other) AS o (id) WHERE o.id IS NOT NULL)
+                       ORDER BY u.place) END;
 
 -- Whether no tenant is on both lists. The operator && compares each with each, which is the faster way for a short
 -- list beside a long one, and hopeless for two long ones.
 CREATE FUNCTION relevo.is_disjoint(list text[], other text[]) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE WHEN cardinality(list)::bigint * cardinality(other) <= 100000 THEN NOT list && other
-            ELSE NOT EXISTS (SELECT FROM unnest(list) AS u (id) JOIN unnest(other) AS o (id) ON o.id = u.id) END;
+RETURN CASE WHEN cardinality(list)::bigint * cardinality(other) <= 400000 THEN NOT list && other
+            ELSE NOT EXISTS (SELECT unnest(list) COLLATE "C" INTERSECT SELECT unnest(other) COLLATE "C") END;
 
--- What was put at the end of a list, when it was little and nothing else was done to it; null otherwise. That is what
--- nearly every change is, and it saves looking at the other 20,000.
-CREATE FUNCTION relevo.appended(before text[], after text[]) RETURNS text[]
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE WHEN cardinality(after) - cardinality(before) BETWEEN 0 AND 10 AND after[1:cardinality(before)] = before
-            THEN after[cardinality(before) + 1:] END;
+-- What was done to a tidy list: who was taken out of it, and who put behind it. Both null when that does not tell the
+-- whole of it, or were many: nearly every change is of few, and one walk along both lists finds them.
+CREATE FUNCTION relevo.few_changed(before text[], after text[], OUT removed text[], OUT added text[])
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = '' AS $$
+DECLARE
+    most   CONSTANT integer := 10;
+    tenant text;
+    place  integer := 1;
+    gone   text[] := '{}';
+BEGIN
+    IF after IS NULL OR array_ndims(after) > 1 OR array_lower(after, 1) <> 1
+       OR cardinality(after) NOT BETWEEN cardinality(before) - most AND cardinality(before) + most THEN
+        RETURN;
+    END IF;
+    FOREACH tenant IN ARRAY before LOOP
+        IF tenant = after[place] THEN
+            place := place + 1;
+        ELSE
+            gone := gone || tenant;
+            IF cardinality(gone) > most THEN
+                RETURN;
+            END IF;
+        END IF;
+    END LOOP;
+    IF cardinality(after) - place < most THEN
+        removed := gone;
+        added := after[place:];
+    END IF;
+END $$;
 
 -- A list made tidy; ``before`` is the tidy list that it was made from.
 CREATE FUNCTION relevo.tidied(before text[], after text[]) RETURNS text[]
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE WHEN relevo.appended(before, after) IS NULL THEN relevo.tidy(after)
-            ELSE before || (SELECT coalesce(array_agg(u.id ORDER BY u.place), '{}')
-                            FROM unnest(relevo.tidy(relevo.appended(before, after))) WITH ORDINALITY AS u (id, place)
-                            WHERE array_position(before, u.id) IS NULL) END;
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = '' AS $$
+DECLARE
+    change record := relevo.few_changed(before, after);
+    kept   text[];
+BEGIN
+    IF change.removed IS NULL THEN
+        RETURN relevo.tidy(after);
+    ELSIF cardinality(change.added) = 0 THEN
+        RETURN after;
+    END IF;
+    kept := after[1:cardinality(after) - cardinality(change.added)];
+    RETURN kept || ARRAY(SELECT u.id FROM unnest(relevo.tidy(change.added)) WITH ORDINALITY AS u (id, place)
+                         WHERE array_position(kept, u.id) IS NULL ORDER BY u.place);
+END $$;
 
 -- What is there already, made fit without changing anybody's answer: to the specification's readers null means off,
 -- 0 or empty, the disabled list wins, and a percentage outside 0..100 means the nearest inside.
 UPDATE public.feature_flags
 SET enabled = coalesce(enabled, false),
     percentage = least(greatest(coalesce(percentage, 0), 0), 100),
-    enabled_tenants = relevo.without(relevo.tidy(enabled_tenants), disabled_tenants),
+    enabled_tenants = relevo.without(relevo.tidy(enabled_tenants), relevo.tidy(disabled_tenants)),
     disabled_tenants = relevo.tidy(disabled_tenants)
 WHERE name = 'voice_agent_v2';
 
@@ -58,6 +93,7 @@ ALTER TABLE public.feature_flags
 -- Ids do not compress, and trying takes most of the time of a write.
 ALTER TABLE public.feature_flags
     ALTER enabled_tenants SET STORAGE EXTERNAL, ALTER disabled_tenants SET STORAGE EXTERNAL;
+ALTER TABLE relevo.audit_log ALTER details SET STORAGE EXTERNAL;
 
 -- The row is found by its name, whatever key the platform's own table has; and there is one.
 DO $$ BEGIN
@@ -77,15 +113,22 @@ LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SET search_path = '' AS $$
 DECLARE
     wrapped bigint := 0;
     point   integer;
+    bytes   bytea := convert_to(value, 'UTF8');
 BEGIN
-    FOR place IN 1..length(value) LOOP
-        point := ascii(substr(value, place, 1));  -- in a UTF-8 database this is the code point
-        IF point >= 65536 THEN  -- two code units: a high and a low surrogate
-            wrapped := (wrapped * 31 + 55296 + ((point - 65536) >> 10)) & 4294967295;
-            point := 56320 + ((point - 65536) & 1023);
-        END IF;
-        wrapped := (wrapped * 31 + point) & 4294967295;
-    END LOOP;
+    IF octet_length(bytes) = length(value) THEN  -- all of it ASCII, as ids are: half the time
+        FOR place IN 0..octet_length(bytes) - 1 LOOP
+            wrapped := (wrapped * 31 + get_byte(bytes, place)) & 4294967295;
+        END LOOP;
+    ELSE
+        FOR place IN 1..length(value) LOOP
+            point := ascii(substr(value, place, 1));  -- in a UTF-8 database this is the code point
+            IF point >= 65536 THEN  -- two code units: a high and a low surrogate
+                wrapped := (wrapped * 31 + 55296 + ((point - 65536) >> 10)) & 4294967295;
+                point := 56320 + ((point - 65536) & 1023);
+            END IF;
+            wrapped := (wrapped * 31 + point) & 4294967295;
+        END LOOP;
+    END IF;
     RETURN CASE WHEN wrapped < 2147483648 THEN wrapped ELSE wrapped - 4294967296 END;
 END $$;
 
@@ -126,18 +169,12 @@ END $$;
 
 -- What a change leaves behind -----------------------------------------------------------------------------------------
 
--- Who changes the flag: what the transaction says of itself, else the role it took, else the one that signed in.
-CREATE FUNCTION relevo.flag_actor() RETURNS text
-LANGUAGE sql STABLE
-RETURN coalesce(nullif(current_setting('relevo.actor', true), ''), nullif(current_setting('role'), 'none'),
-                session_user::text);
-
--- Active tenants whose hash is below a percentage, but whose data may not live on v2.
+-- Active tenants whose hash is below a percentage, but whose data may not live on v2. Few are unverified, so only they
+-- are hashed.
 CREATE FUNCTION relevo.unverified_below(percentage integer) RETURNS text[]
 LANGUAGE sql STABLE SET search_path = ''
-RETURN ARRAY(SELECT u.tenant_id FROM relevo.unverified_tenants(ARRAY(
-                 SELECT t.id FROM relevo.active_tenants() AS t (id)
-                 WHERE public.voice_agent_v2_percentile(t.id) < percentage)) AS u);
+RETURN ARRAY(SELECT u.tenant_id FROM relevo.unverified_tenants(ARRAY(SELECT relevo.active_tenants())) AS u
+             WHERE public.voice_agent_v2_percentile(u.tenant_id) < percentage);
 
 -- Normalises rather than refuses: the specification's emergency call only appends to disabled_tenants, and must do
 -- what it says. A percentage that rises, or begins to count, puts on the disabled list whom it would
@@ -145,8 +182,9 @@ RETURN ARRAY(SELECT u.tenant_id FROM relevo.unverified_tenants(ARRAY(
 CREATE FUNCTION relevo.normalise_flag() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 DECLARE
-    enables  boolean := true;
-    disables boolean := true;
+    was_on   text[] := '{}';
+    was_off  text[] := '{}';
+    changed  boolean := true;
 BEGIN
     NEW.enabled := coalesce(NEW.enabled, false);
     NEW.percentage := coalesce(NEW.percentage, 0);
@@ -155,41 +193,32 @@ BEGIN
         NEW.disabled_tenants := NEW.disabled_tenants || relevo.without(
             relevo.without(relevo.unverified_below(NEW.percentage), NEW.enabled_tenants), NEW.disabled_tenants);
     END IF;
-    IF TG_OP = 'INSERT' THEN
-        NEW.enabled_tenants := relevo.tidy(NEW.enabled_tenants);
-        NEW.disabled_tenants := relevo.tidy(NEW.disabled_tenants);
-        NEW.version := greatest(NEW.version, 1);
-    ELSE
-        enables := NEW.enabled_tenants IS DISTINCT FROM OLD.enabled_tenants;
-        disables := NEW.disabled_tenants IS DISTINCT FROM OLD.disabled_tenants;
-        IF enables THEN
-            NEW.enabled_tenants := relevo.tidied(OLD.enabled_tenants, NEW.enabled_tenants);
-        END IF;
-        IF disables THEN
-            NEW.disabled_tenants := relevo.tidied(OLD.disabled_tenants, NEW.disabled_tenants);
-        END IF;
-    END IF;
-    IF (enables OR disables) AND NOT relevo.is_disjoint(NEW.enabled_tenants, NEW.disabled_tenants) THEN
-        NEW.enabled_tenants := relevo.without(
-            NEW.enabled_tenants,
-            CASE WHEN enables THEN NEW.disabled_tenants
-                 ELSE coalesce(relevo.appended(OLD.disabled_tenants, NEW.disabled_tenants), NEW.disabled_tenants) END);
-        enables := true;
-    END IF;
     IF TG_OP = 'UPDATE' THEN
-        IF NEW.enabled = OLD.enabled AND NEW.percentage = OLD.percentage
-           AND (NOT enables OR NEW.enabled_tenants = OLD.enabled_tenants)
-           AND (NOT disables OR NEW.disabled_tenants = OLD.disabled_tenants) THEN
-            NEW.version := OLD.version;  -- nothing changed: nothing to tell
-            NEW.updated_at := OLD.updated_at;
-            NEW.updated_by := OLD.updated_by;
-            RETURN NEW;
+        was_on := OLD.enabled_tenants;
+        was_off := OLD.disabled_tenants;
+        changed := NEW.enabled_tenants IS DISTINCT FROM was_on OR NEW.disabled_tenants IS DISTINCT FROM was_off;
+    END IF;
+    IF changed THEN
+        NEW.enabled_tenants := relevo.tidied(was_on, NEW.enabled_tenants);
+        NEW.disabled_tenants := relevo.tidied(was_off, NEW.disabled_tenants);
+        IF NOT relevo.is_disjoint(NEW.enabled_tenants, NEW.disabled_tenants) THEN
+            NEW.enabled_tenants := relevo.without(NEW.enabled_tenants, NEW.disabled_tenants);
         END IF;
+    END IF;
+    IF TG_OP = 'INSERT' THEN
+        NEW.version := greatest(NEW.version, 1);
+    ELSIF NEW.enabled = OLD.enabled AND NEW.percentage = OLD.percentage
+          AND NOT (changed AND (NEW.enabled_tenants <> was_on OR NEW.disabled_tenants <> was_off)) THEN
+        NEW.version := OLD.version;  -- nothing changed: nothing to tell
+        NEW.updated_at := OLD.updated_at;
+        NEW.updated_by := OLD.updated_by;
+        RETURN NEW;
+    ELSE
         NEW.version := OLD.version + 1;
     END IF;
     NEW.updated_at := now();
     BEGIN
-        NEW.updated_by := relevo.flag_actor();
+        NEW.updated_by := relevo.writer();
     EXCEPTION WHEN data_exception THEN
         NULL;  -- a platform that had this column may keep another type in it; the audit log has the name
     END;
@@ -199,20 +228,28 @@ END $$;
 CREATE TRIGGER voice_agent_v2_normalise BEFORE INSERT OR UPDATE ON public.feature_flags
 FOR EACH ROW WHEN (NEW.name = 'voice_agent_v2') EXECUTE FUNCTION relevo.normalise_flag();
 
--- What one list gained and lost; null when nothing.
+-- What one list gained and lost; null when nothing. Both lists are tidy.
 CREATE FUNCTION relevo.list_delta(before text[], after text[]) RETURNS jsonb
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE
-    WHEN before = after THEN NULL
-    WHEN relevo.appended(before, after) IS NOT NULL
-        THEN jsonb_build_object('added', to_jsonb(relevo.appended(before, after)), 'removed', '[]'::jsonb)
-    ELSE (SELECT jsonb_build_object(
-              'added', coalesce(jsonb_agg(a.id ORDER BY a.place) FILTER (WHERE b.id IS NULL), '[]'),
-              'removed', coalesce(jsonb_agg(b.id ORDER BY b.place) FILTER (WHERE a.id IS NULL), '[]'))
-          FROM unnest(before) WITH ORDINALITY AS b (id, place)
-          FULL JOIN unnest(after) WITH ORDINALITY AS a (id, place) ON a.id = b.id
-          WHERE a.id IS NULL OR b.id IS NULL)
-END;
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = '' AS $$
+DECLARE
+    removed text[] := '{}';
+    added   text[] := '{}';
+BEGIN
+    IF before = after THEN
+        RETURN NULL;
+    ELSIF after[1:cardinality(before)] = before THEN
+        added := after[cardinality(before) + 1:];
+    ELSIF before[1:cardinality(after)] = after THEN
+        removed := before[cardinality(after) + 1:];
+    ELSE
+        SELECT c.removed, c.added INTO removed, added FROM relevo.few_changed(before, after) AS c;
+        IF removed IS NULL OR removed && added THEN  -- many, or somebody was only moved
+            removed := ARRAY(SELECT unnest(before) COLLATE "C" EXCEPT SELECT unnest(after) COLLATE "C" ORDER BY 1);
+            added := ARRAY(SELECT unnest(after) COLLATE "C" EXCEPT SELECT unnest(before) COLLATE "C" ORDER BY 1);
+        END IF;
+    END IF;
+    RETURN jsonb_build_object('added', to_jsonb(added), 'removed', to_jsonb(removed));
+END $$;
 
 CREATE FUNCTION relevo.tell_flag_change() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
@@ -226,7 +263,7 @@ BEGIN
         before.disabled_tenants := '{}';
     END IF;
     INSERT INTO relevo.audit_log (actor, action, subject, reason, details)
-    VALUES (relevo.flag_actor(), CASE TG_OP WHEN 'UPDATE' THEN 'flag.change' ELSE 'flag.create' END, NEW.name,
+    VALUES (relevo.writer(), CASE TG_OP WHEN 'UPDATE' THEN 'flag.change' ELSE 'flag.create' END, NEW.name,
             nullif(current_setting('relevo.reason', true), ''),
             jsonb_strip_nulls(jsonb_build_object(
                 'version', NEW.version,

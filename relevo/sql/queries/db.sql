@@ -112,3 +112,8 @@ WHERE name = %(name)s AND token = %(token)s
 
 -- release_lease --
 UPDATE relevo.leases SET expires_at = clock_timestamp() WHERE name = %(name)s AND token = %(token)s
+
+-- which_database --
+-- The same through every way to it, and no other's.
+SELECT system_identifier || ':' || oid AS identity
+FROM pg_control_system(), pg_database WHERE datname = current_database()

@@ -78,8 +78,3 @@ DELETE FROM relevo.flag_readers WHERE reader = %(reader)s AND flag = %(flag)s
 
 -- listen --
 LISTEN relevo_flags
-
--- which_database --
--- The same through every way to it, and no other's.
-SELECT system_identifier || ':' || oid AS identity
-FROM pg_control_system(), pg_database WHERE datname = current_database()
