@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -13,12 +14,12 @@ import pytest_asyncio
 
 from relevo.db.pool import Database
 from relevo.errors import Refused, UnknownName
-from relevo.migration import mirror, runner
+from relevo.migration import keeping, mirror, runner
 from relevo.migration.mapping import DEFAULT
 from relevo.migration.run import Options
 from relevo.migration.runs import Who
 from relevo.migration.steps import verify
-from tests.conftest import NOW, change, rows, value
+from tests.conftest import NOW, behind, change, rows, value
 
 WHO = Who("tester", "a test")
 LATER = NOW + timedelta(hours=1)
@@ -308,3 +309,30 @@ async def test_five_thousand_rows_in_one_statement_an_upsert_and_a_copy(mirrored
         == 1_500
     )
     await assert_equal(mirrored)
+
+
+async def test_what_waits_is_repaired_by_itself_while_relevo_serves(mirrored: Database) -> None:
+    config = await some_config(mirrored)
+    async with mirrored.transaction() as holder:
+        await holder.execute("SELECT FROM public.voice_assistant_configs WHERE id = %s FOR UPDATE", (config,))
+        await change(mirrored, "UPDATE public.voice_agent_config SET phone_number_id = 'w' WHERE id = %s", (config,))
+        assert len(await queued(mirrored)) == 1
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        task = group.create_task(keeping.keep_repaired(mirrored, lambda: LATER, every_s=0.01))
+        while await queued(mirrored):
+            pass
+        task.cancel()
+    assert (await v2(mirrored, config))["phone_number_id"] == "w"
+    await assert_equal(mirrored)
+
+
+async def test_what_changed_behind_its_back_is_found_by_itself_while_relevo_serves(mirrored: Database) -> None:
+    config = await some_config(mirrored)
+    await behind(mirrored, "UPDATE public.voice_agent_config SET phone_number_id = 'b' WHERE id = %s", (config,))
+    state = "SELECT state FROM relevo.verifications WHERE config_id = %s"
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        task = group.create_task(keeping.keep_verified(mirrored, DEFAULT, lambda: LATER, every_s=0.01))
+        while await value(mirrored, state, (config,)) == "matched":
+            pass
+        task.cancel()
+    assert await value(mirrored, state, (config,)) == "drifted"

@@ -90,6 +90,29 @@ async def inspect(
     return {finding.code: finding for finding in findings}
 
 
+async def test_what_dual_write_cannot_do_is_told_with_the_line_to_add(sound: Database) -> None:
+    await change(
+        sound,
+        """ALTER TABLE public.voice_agent_config ADD plan text NOT NULL DEFAULT 'x', ADD city text;
+           ALTER TABLE public.voice_agent_config ALTER plan DROP DEFAULT""",
+    )
+    fields = {"voice_id": "lower(voice_id)", "is_active": 'v1."is_active"'}
+    found = await inspect(sound, mapping=from_settings({"configurations": {"fields": fields}}))
+    assert {code: each.severity for code, each in found.items()} == {
+        "not_written_back": "warning",
+        "required_columns": "warning",
+    }
+    assert "v1's voice_id:" in found["not_written_back"].message
+    assert "voice_id = {read" in found["not_written_back"].fix
+    assert "requires plan," in found["required_columns"].message
+    assert '[source.configurations.defaults] plan = "…"' in found["required_columns"].fix
+    mended = {
+        "fields": {**fields, "voice_id": {"read": "lower(voice_id)", "write": {"voice_id": "{value}"}}},
+        "defaults": {"plan": "'básico'"},
+    }
+    assert await inspect(sound, mapping=from_settings({"configurations": mended})) == {}
+
+
 async def test_a_sound_v1_has_no_findings(sound: Database) -> None:
     assert await inspect(sound) == {}
 

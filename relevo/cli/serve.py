@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -20,6 +21,7 @@ from relevo.db.embedded import EmbeddedServer
 from relevo.db.pool import Database, describe
 from relevo.flags import ofrep
 from relevo.flags.store import Flags
+from relevo.migration import keeping
 from relevo.serving import flag_api, health, logs, server
 from relevo.serving.app import create_app
 from relevo.serving.measures import Measures
@@ -62,7 +64,11 @@ async def serve(
             measures,
             routes=[*ofrep.routes(flags, door), *health.routes(readiness, measures)],
             routers=flag_api.routers(flags, door),
-            jobs=[keyring.keep_fresh],
+            jobs=[
+                keyring.keep_fresh,
+                partial(keeping.keep_repaired, database, system_clock),
+                partial(keeping.keep_verified, database, common.mapping(), system_clock),
+            ],
         )
 
         def announce(address: str) -> None:

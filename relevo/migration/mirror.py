@@ -170,16 +170,26 @@ async def look(database: Database, mapping: SourceMapping) -> State:
 
 
 async def repair(
-    database: Database, who: Who, clock: Clock, *, drifted: bool = False, emit: events.Sink = events.silent
+    database: Database,
+    who: Who,
+    clock: Clock,
+    *,
+    drifted: bool = False,
+    tried_before: datetime | None = None,
+    emit: events.Sink = events.silent,
 ) -> tuple[int, list[str]]:
     """Bring what is queued to the other side, one configuration a transaction; returns how many were mended, and a line
-    for each that was not. ``drifted``: also what verification last found wrong, as v1 has it."""
+    for each that was not.
+
+    ``drifted``: also what verification last found wrong, as v1 has it. ``tried_before``: of what could not be mended,
+    only what was last tried before that moment; None: all of it.
+    """
     if drifted:
         async with database.transaction() as connection:
             await connection.execute(statement("mirror", "queue_drift", fields=source.fields()), {"actor": who.actor})
     mended, failed = 0, []
     after = UUID(int=0)
-    while batch := await _to_repair(database, after):
+    while batch := await _to_repair(database, after, tried_before):
         for config_id in batch:
             reason = await _repair_one(database, config_id, clock, emit)
             mended += reason is None
@@ -194,9 +204,10 @@ async def repair(
     return mended, failed
 
 
-async def _to_repair(database: Database, after: UUID) -> list[UUID]:
+async def _to_repair(database: Database, after: UUID, tried_before: datetime | None) -> list[UUID]:
     async with database.transaction(read_only=True) as connection:
-        rows = await every(connection, statement("mirror", "to_repair"), {"after": after})
+        scope = {"after": after, "tried_before": tried_before}
+        rows = await every(connection, statement("mirror", "to_repair"), scope)
     return [row["config_id"] for row in rows]
 
 

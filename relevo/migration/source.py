@@ -62,7 +62,7 @@ def _name_of(bare: re.Match[str]) -> str:
 async def column_types(connection: Connection, source: Source) -> dict[str, str]:
     """Column to SQL type of v1's table of configurations; empty where there is no such table."""
     where = {"schema": source.schema, "table": source.table}
-    return {row["column"]: row["type"] for row in await every(connection, statement("migration", "columns"), where)}
+    return {row["column"]: row["type"] for row in await every(connection, statement("mirror", "column_types"), where)}
 
 
 def _fill(mapping: SourceMapping, types: Mapping[str, str]) -> dict[str, sql.Composable]:
@@ -146,6 +146,7 @@ def _images(mapping: SourceMapping) -> dict[str, sql.Composable]:
     new, old = sql.Identifier("new_rows"), sql.Identifier("old_rows")
     return {
         "fields": fields(),
+        "id": mapping.configurations.read("id"),
         "new_configurations": mapping.configurations.rows_of(new),
         "old_configurations": mapping.configurations.rows_of(old),
         "new_tenants": mapping.tenants.rows_of(new),

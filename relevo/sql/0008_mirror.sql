@@ -71,6 +71,9 @@ CREATE TABLE relevo.deleted_configs (
 CREATE TYPE relevo.v1_change AS (was relevo.v1_config, now relevo.v1_config, changed text[]);
 CREATE TYPE relevo.v2_change AS (
     was public.voice_assistant_configs, now public.voice_assistant_configs, changed text[]);
+-- What a statement whose first attempt failed may still spend on the other side: attempts, for each is a sub-transaction
+-- and more than 64 in one transaction slow every reader; and waits for locks, of 200 ms each.
+CREATE TYPE relevo.mirror_budget AS (attempts integer, waits integer);
 -- What to write into v1: the fields named, out of this image.
 CREATE TYPE relevo.v1_write AS (config relevo.v1_config, fields text[]);
 
@@ -84,6 +87,10 @@ BEGIN
         EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', ours);
     END LOOP;
 END $$;
+
+CREATE FUNCTION relevo.mirror_is_strict() RETURNS boolean
+LANGUAGE sql STABLE
+RETURN (SELECT strict FROM relevo.mirror_settings);
 
 -- Undo, restore and cleanup write one side alone: SELECT set_config('relevo.mirror', 'off', true). Only a role that
 -- could drop the triggers as well is heard. Runs as the mirror's owner, hence session_user.
@@ -152,11 +159,38 @@ CREATE FUNCTION relevo.shared_fields() RETURNS text[]
 LANGUAGE sql IMMUTABLE
 RETURN ARRAY['business_id', 'vapi_assistant_id', 'phone_number_id', 'voice_id', 'is_active', 'created_at', 'updated_at'];
 
+-- Which of the fields that both sides have differ between them; all of them where one side lacks the row.
+CREATE FUNCTION relevo.differing(one relevo.v1_config, two public.voice_assistant_configs) RETURNS text[]
+LANGUAGE sql IMMUTABLE
+RETURN CASE WHEN (one).id IS NULL OR (two).id IS NULL THEN relevo.shared_fields() ELSE array_remove(ARRAY[
+    CASE WHEN (one).business_id IS DISTINCT FROM (two).business_id THEN 'business_id' END,
+    CASE WHEN (one).vapi_assistant_id IS DISTINCT FROM (two).vapi_assistant_id THEN 'vapi_assistant_id' END,
+    CASE WHEN (one).phone_number_id IS DISTINCT FROM (two).phone_number_id THEN 'phone_number_id' END,
+    CASE WHEN relevo.voice_of((one).voice_id) IS DISTINCT FROM relevo.voice_of((two).voice_id) THEN 'voice_id' END,
+    CASE WHEN (one).is_active IS DISTINCT FROM (two).is_active THEN 'is_active' END,
+    CASE WHEN (one).created_at IS DISTINCT FROM (two).created_at THEN 'created_at' END,
+    CASE WHEN (one).updated_at IS DISTINCT FROM (two).updated_at THEN 'updated_at' END], NULL) END;
+
 -- The fields that v2 has of its own, inferred from v1 or set to their defaults.
 CREATE FUNCTION relevo.own_fields() RETURNS text[]
 LANGUAGE sql IMMUTABLE
 RETURN ARRAY['assistant_type_id', 'enabled_capabilities', 'special_instructions', 'voice_speed', 'personality_type',
              'template_version'];
+
+-- Edits of v2 that v1 does not carry, those included that wait in the queue to be looked at.
+CREATE VIEW relevo.known_edits WITH (security_invoker) AS
+SELECT e.config_id, e.field, e.edited_by FROM relevo.v2_edits e
+UNION ALL
+SELECT q.config_id, f, q.writer
+FROM relevo.mirror_queue q CROSS JOIN unnest(q.fields) AS f
+WHERE q.written_on = 'v2' AND f <> ALL (relevo.v1_writable());
+
+-- Whether a configuration was deleted on one side and is still on the other: until repair has deleted it there too, a
+-- write to the one must not bring it back on the other.
+CREATE FUNCTION relevo.awaits_deletion(config uuid, on_side text) RETURNS boolean
+LANGUAGE sql STABLE
+RETURN EXISTS (SELECT FROM relevo.mirror_queue q
+               WHERE q.config_id = config AND q.written_on = on_side AND q.operation = 'delete');
 
 -- Puts writes that could not reach the other side where repair will find them.
 CREATE FUNCTION relevo.queue_writes(changes relevo.v1_change[], why text) RETURNS void
@@ -177,3 +211,5 @@ SELECT coalesce((c.now).id, (c.was).id), 'v2',
        CASE WHEN (c.now).id IS NOT NULL THEN to_jsonb(c.now) END, why, relevo.writer()
 FROM unnest(changes) AS c
 $$;
+-- What goes with a configuration goes also where a session replays a backup.
+ALTER TABLE public.voice_assistant_configs ENABLE ALWAYS TRIGGER relevo_forget_origins;

@@ -36,7 +36,7 @@ class Verdict:
     drifted: int = 0
     missing: int = 0
     quarantined: int = 0
-    queued: int = 0  # differ because a write waits for repair
+    queued: int = 0  # a write of theirs waits for repair
     orphaned: int = 0
     errors: list[str] = field(default_factory=list)  # the first thousand, one line each
 
@@ -130,6 +130,10 @@ async def _find_orphans(
     connection: Connection, mapping: SourceMapping, scope: dict[str, Any], verdict: Verdict
 ) -> None:
     for row in await every(connection, statement("migration", "orphaned", **mapping.fill()), scope):
+        if row["queued"]:  # born or deleted on one side alone
+            verdict.checked += 1
+            verdict.queued += 1
+            continue
         verdict.orphaned += 1
         verdict.blame(f"config {row['id']}: in v2, but not in v1")
 

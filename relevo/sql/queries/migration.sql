@@ -213,7 +213,7 @@ WHERE c.id IS NOT NULL AND (%(tenant_ids)s::uuid[] IS NULL OR c.business_id = AN
 
 -- copy_batch --
 -- One batch of configurations by key: those absent from v2 are derived and inserted, defective ones are set
--- aside, those already there are left alone. The v1 rows are held FOR SHARE until the commit, so that no edit
+-- aside, those already there, or deleted there, are left alone. The v1 rows are held FOR SHARE until the commit, so that no edit
 -- or deletion falls between reading and writing.
 WITH batch AS MATERIALIZED (
     SELECT c.* FROM {configurations} AS c
@@ -229,7 +229,7 @@ WITH batch AS MATERIALIZED (
     SELECT v.id FROM public.voice_assistant_configs v WHERE v.id = ANY (ARRAY(SELECT b.id FROM batch b))
 ), derived AS MATERIALIZED (
     SELECT * FROM ({derive}) AS d
-    WHERE NOT EXISTS (SELECT FROM present v WHERE v.id = d.id)
+    WHERE NOT EXISTS (SELECT FROM present v WHERE v.id = d.id) AND NOT relevo.awaits_deletion(d.id, 'v2')
 ), inserted AS (
     INSERT INTO public.voice_assistant_configs
            (id, business_id, assistant_type_id, vapi_assistant_id, phone_number_id, voice_id, voice_speed,
@@ -354,8 +354,9 @@ WHERE (known.business_id, known.state, known.fields)
       IS DISTINCT FROM (excluded.business_id, excluded.state, excluded.fields)
 
 -- orphaned --
--- Configurations of v2 that come from nowhere: no v1 row bears their id.
-SELECT v.id::text AS id FROM public.voice_assistant_configs v
+-- Configurations of v2 that come from nowhere: no v1 row bears their id; and whether that waits for repair.
+SELECT v.id::text AS id, EXISTS (SELECT FROM relevo.mirror_queue w WHERE w.config_id = v.id) AS queued
+FROM public.voice_assistant_configs v
 WHERE (%(tenant_ids)s::uuid[] IS NULL OR v.business_id = ANY (%(tenant_ids)s::uuid[]))
   AND NOT EXISTS (SELECT FROM {configurations} AS c WHERE c.id = v.id)
 ORDER BY v.id

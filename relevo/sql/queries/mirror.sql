@@ -23,6 +23,11 @@ CREATE OR REPLACE FUNCTION relevo.v1_by_id(ids uuid[]) RETURNS SETOF relevo.v1_c
 LANGUAGE sql STABLE AS $source$
 SELECT ROW(c.*)::relevo.v1_config FROM {configurations} AS c WHERE c.id = ANY (ids) $source$;
 
+-- Nobody else writes these until we commit.
+CREATE OR REPLACE FUNCTION relevo.v1_hold(ids uuid[]) RETURNS void
+LANGUAGE sql AS $source$
+SELECT FROM {configurations_table} AS v1 WHERE {id} = ANY (ids) ORDER BY {id} FOR NO KEY UPDATE $source$;
+
 CREATE OR REPLACE FUNCTION relevo.v1_writable() RETURNS text[]
 LANGUAGE sql IMMUTABLE SET search_path = '' AS $source$ SELECT {writable}::text[] $source$;
 
@@ -45,98 +50,265 @@ LANGUAGE sql AS $source$
 DELETE FROM {configurations_table} AS v1 WHERE {id} = ANY (ids) RETURNING {id}, to_jsonb(v1) $source$;
 
 -- mirror_functions --
--- What the triggers run: the written rows, as v1 and v2 call them, before and after. In parts of a thousand, for a
--- COPY of millions is one statement.
+-- (Generic plans: making a plan for each write anew took longer than the write.)
+-- What the triggers run: the written rows, as v1 and v2 call them, before and after. A thousand at a time, for a COPY of
+-- millions is one statement; but all in one attempt, where nothing stands in the way.
 CREATE OR REPLACE FUNCTION relevo.v1_inserted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms' AS $mirror$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms'
+SET plan_cache_mode = 'force_generic_plan' AS $mirror$
+DECLARE
+    part   relevo.v1_change[];
+    budget relevo.mirror_budget := ROW(60, 2);
+    why    text;
 BEGIN
-    IF NOT relevo.mirror_is_off() THEN
-        PERFORM relevo.mirror(array_agg(ROW(NULL::relevo.v1_config, part.written, {fields})::relevo.v1_change))
-        FROM (SELECT ROW(c.*)::relevo.v1_config AS written, (row_number() OVER () - 1) / 1000 AS number
-              FROM {new_configurations} AS c WHERE c.id IS NOT NULL) AS part
-        GROUP BY part.number;
+    IF relevo.mirror_is_off() THEN
+        RETURN NULL;
     END IF;
+    FOR attempt IN 1..2 LOOP
+        BEGIN
+            FOR part IN
+                SELECT array_agg(ROW(NULL::relevo.v1_config, p.written, {fields})::relevo.v1_change)
+                FROM (SELECT ROW(c.*)::relevo.v1_config AS written, (row_number() OVER () - 1) / 1000 AS number
+                      FROM {new_configurations} AS c WHERE c.id IS NOT NULL) AS p
+                GROUP BY p.number
+            LOOP
+                IF attempt = 1 THEN
+                    PERFORM relevo.bring(part);
+                ELSE
+                    budget := relevo.bring_by_halves(part, budget, why);
+                END IF;
+            END LOOP;
+            RETURN NULL;
+        EXCEPTION WHEN OTHERS THEN
+            IF SQLSTATE = '40001' AND attempt = 2 OR relevo.mirror_is_strict() THEN
+                RAISE;
+            END IF;
+            budget.waits := CASE SQLSTATE WHEN '55P03' THEN 1 ELSE budget.waits END;
+            why := SQLERRM;
+        END;
+    END LOOP;
+    -- v1's columns are not what they were: which rows were written is all that can be known.
+    INSERT INTO relevo.mirror_queue (config_id, written_on, operation, fields, reason, writer)
+    SELECT {id}, 'v1', 'insert', {fields}, why, relevo.writer()
+    FROM new_rows AS v1 WHERE {id} IS NOT NULL;
     RETURN NULL;
 END $mirror$;
 
 CREATE OR REPLACE FUNCTION relevo.v1_updated() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms' AS $mirror$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms'
+SET plan_cache_mode = 'force_generic_plan' AS $mirror$
+DECLARE
+    part   relevo.v1_change[];
+    budget relevo.mirror_budget := ROW(60, 2);
+    why    text;
 BEGIN
-    IF NOT relevo.mirror_is_off() THEN
-        PERFORM relevo.mirror(array_agg(ROW(part.was, part.now,
-            CASE WHEN (part.was).id IS NULL THEN {fields}
-                 ELSE relevo.changed_fields(part.was, part.now) END)::relevo.v1_change))
-        FROM (SELECT was.config AS was, now.config AS now, (row_number() OVER () - 1) / 1000 AS number
-              FROM (SELECT c.id, ROW(c.*)::relevo.v1_config AS config FROM {old_configurations} AS c) AS was
-              FULL JOIN (SELECT c.id, ROW(c.*)::relevo.v1_config AS config FROM {new_configurations} AS c) AS now
-                USING (id)
-              WHERE id IS NOT NULL AND was.config IS DISTINCT FROM now.config) AS part
-        GROUP BY part.number;
+    IF relevo.mirror_is_off() THEN
+        RETURN NULL;
     END IF;
+    FOR attempt IN 1..2 LOOP
+        BEGIN
+            FOR part IN
+                SELECT array_agg(ROW(p.was, p.now,
+                    CASE WHEN (p.was).id IS NULL THEN {fields}
+                         ELSE relevo.changed_fields(p.was, p.now) END)::relevo.v1_change)
+                FROM (SELECT was.config AS was, now.config AS now, (row_number() OVER () - 1) / 1000 AS number
+                      FROM (SELECT c.id, ROW(c.*)::relevo.v1_config AS config FROM {old_configurations} AS c) AS was
+                      FULL JOIN (SELECT c.id, ROW(c.*)::relevo.v1_config AS config
+                                 FROM {new_configurations} AS c) AS now USING (id)
+                      WHERE id IS NOT NULL AND was.config IS DISTINCT FROM now.config) AS p
+                GROUP BY p.number
+            LOOP
+                IF attempt = 1 THEN
+                    PERFORM relevo.bring(part);
+                ELSE
+                    budget := relevo.bring_by_halves(part, budget, why);
+                END IF;
+            END LOOP;
+            RETURN NULL;
+        EXCEPTION WHEN OTHERS THEN
+            IF SQLSTATE = '40001' AND attempt = 2 OR relevo.mirror_is_strict() THEN
+                RAISE;
+            END IF;
+            budget.waits := CASE SQLSTATE WHEN '55P03' THEN 1 ELSE budget.waits END;
+            why := SQLERRM;
+        END;
+    END LOOP;
+    -- v1's columns are not what they were: which rows were written is all that can be known.
+    INSERT INTO relevo.mirror_queue (config_id, written_on, operation, fields, reason, writer)
+    SELECT {id}, 'v1', 'update', {fields}, why, relevo.writer()
+    FROM new_rows AS v1 WHERE {id} IS NOT NULL;
     RETURN NULL;
 END $mirror$;
 
 CREATE OR REPLACE FUNCTION relevo.v1_deleted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms' AS $mirror$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms'
+SET plan_cache_mode = 'force_generic_plan' AS $mirror$
+DECLARE
+    part   relevo.v1_change[];
+    budget relevo.mirror_budget := ROW(60, 2);
+    why    text;
 BEGIN
-    IF NOT relevo.mirror_is_off() THEN
-        PERFORM relevo.mirror(array_agg(ROW(part.was, NULL::relevo.v1_config, '{{}}'::text[])::relevo.v1_change))
-        FROM (SELECT ROW(c.*)::relevo.v1_config AS was, (row_number() OVER () - 1) / 1000 AS number
-              FROM {old_configurations} AS c WHERE c.id IS NOT NULL) AS part
-        GROUP BY part.number;
+    IF relevo.mirror_is_off() THEN
+        RETURN NULL;
     END IF;
+    FOR attempt IN 1..2 LOOP
+        BEGIN
+            FOR part IN
+                SELECT array_agg(ROW(p.was, NULL::relevo.v1_config, '{{}}'::text[])::relevo.v1_change)
+                FROM (SELECT ROW(c.*)::relevo.v1_config AS was, (row_number() OVER () - 1) / 1000 AS number
+                      FROM {old_configurations} AS c WHERE c.id IS NOT NULL) AS p
+                GROUP BY p.number
+            LOOP
+                IF attempt = 1 THEN
+                    PERFORM relevo.bring(part);
+                ELSE
+                    budget := relevo.bring_by_halves(part, budget, why);
+                END IF;
+            END LOOP;
+            RETURN NULL;
+        EXCEPTION WHEN OTHERS THEN
+            IF SQLSTATE = '40001' AND attempt = 2 OR relevo.mirror_is_strict() THEN
+                RAISE;
+            END IF;
+            budget.waits := CASE SQLSTATE WHEN '55P03' THEN 1 ELSE budget.waits END;
+            why := SQLERRM;
+        END;
+    END LOOP;
+    -- v1's columns are not what they were: which rows were written is all that can be known.
+    INSERT INTO relevo.mirror_queue (config_id, written_on, operation, was, fields, reason, writer)
+    SELECT {id}, 'v1', 'delete', jsonb_build_object('id', {id}), '{{}}'::text[], why, relevo.writer()
+    FROM old_rows AS v1 WHERE {id} IS NOT NULL;
     RETURN NULL;
 END $mirror$;
 
 CREATE OR REPLACE FUNCTION relevo.v2_inserted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms' AS $mirror$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms'
+SET plan_cache_mode = 'force_generic_plan' AS $mirror$
+DECLARE
+    part   relevo.v2_change[];
+    budget relevo.mirror_budget := ROW(60, 2);
+    why    text;
 BEGIN
-    IF NOT relevo.mirror_is_off() THEN
-        PERFORM relevo.mirror(array_agg(ROW(NULL::public.voice_assistant_configs, part.written,
-            relevo.shared_fields() || relevo.own_fields())::relevo.v2_change))
-        FROM (SELECT ROW(n.*)::public.voice_assistant_configs AS written, (row_number() OVER () - 1) / 1000 AS number
-              FROM new_rows AS n) AS part
-        GROUP BY part.number;
+    IF relevo.mirror_is_off() THEN
+        RETURN NULL;
     END IF;
+    FOR attempt IN 1..2 LOOP
+        BEGIN
+            FOR part IN
+                SELECT array_agg(ROW(NULL::public.voice_assistant_configs, p.written,
+                    relevo.shared_fields() || relevo.own_fields())::relevo.v2_change)
+                FROM (SELECT ROW(n.*)::public.voice_assistant_configs AS written, (row_number() OVER () - 1) / 1000 AS number
+                      FROM new_rows AS n) AS p
+                GROUP BY p.number
+            LOOP
+                IF attempt = 1 THEN
+                    PERFORM relevo.bring(part);
+                ELSE
+                    budget := relevo.bring_by_halves(part, budget, why);
+                END IF;
+            END LOOP;
+            RETURN NULL;
+        EXCEPTION WHEN OTHERS THEN
+            IF attempt = 2 OR relevo.mirror_is_strict() THEN
+                RAISE;
+            END IF;
+            budget.waits := CASE SQLSTATE WHEN '55P03' THEN 1 ELSE budget.waits END;
+            why := SQLERRM;
+        END;
+    END LOOP;
     RETURN NULL;
 END $mirror$;
 
 CREATE OR REPLACE FUNCTION relevo.v2_updated() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms' AS $mirror$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms'
+SET plan_cache_mode = 'force_generic_plan' AS $mirror$
+DECLARE
+    part   relevo.v2_change[];
+    budget relevo.mirror_budget := ROW(60, 2);
+    why    text;
 BEGIN
-    IF NOT relevo.mirror_is_off() THEN
-        PERFORM relevo.mirror(array_agg(ROW(part.was, part.now,
-            CASE WHEN (part.was).id IS NULL THEN relevo.shared_fields() || relevo.own_fields()
-                 ELSE relevo.changed_fields(part.was, part.now) END)::relevo.v2_change))
-        FROM (SELECT was.config AS was, now.config AS now, (row_number() OVER () - 1) / 1000 AS number
-              FROM (SELECT o.id, ROW(o.*)::public.voice_assistant_configs AS config FROM old_rows AS o) AS was
-              FULL JOIN (SELECT n.id, ROW(n.*)::public.voice_assistant_configs AS config FROM new_rows AS n) AS now
-                USING (id)
-              WHERE was.config IS DISTINCT FROM now.config) AS part
-        GROUP BY part.number;
+    IF relevo.mirror_is_off() THEN
+        RETURN NULL;
     END IF;
+    FOR attempt IN 1..2 LOOP
+        BEGIN
+            FOR part IN
+                SELECT array_agg(ROW(p.was, p.now,
+                    CASE WHEN (p.was).id IS NULL THEN relevo.shared_fields() || relevo.own_fields()
+                         ELSE relevo.changed_fields(p.was, p.now) END)::relevo.v2_change)
+                FROM (SELECT was.config AS was, now.config AS now, (row_number() OVER () - 1) / 1000 AS number
+                      FROM (SELECT o.id, ROW(o.*)::public.voice_assistant_configs AS config FROM old_rows AS o) AS was
+                      FULL JOIN (SELECT n.id, ROW(n.*)::public.voice_assistant_configs AS config
+                                 FROM new_rows AS n) AS now USING (id)
+                      WHERE was.config IS DISTINCT FROM now.config) AS p
+                GROUP BY p.number
+            LOOP
+                IF attempt = 1 THEN
+                    PERFORM relevo.bring(part);
+                ELSE
+                    budget := relevo.bring_by_halves(part, budget, why);
+                END IF;
+            END LOOP;
+            RETURN NULL;
+        EXCEPTION WHEN OTHERS THEN
+            IF attempt = 2 OR relevo.mirror_is_strict() THEN
+                RAISE;
+            END IF;
+            budget.waits := CASE SQLSTATE WHEN '55P03' THEN 1 ELSE budget.waits END;
+            why := SQLERRM;
+        END;
+    END LOOP;
     RETURN NULL;
 END $mirror$;
 
 CREATE OR REPLACE FUNCTION relevo.v2_deleted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms' AS $mirror$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms'
+SET plan_cache_mode = 'force_generic_plan' AS $mirror$
+DECLARE
+    part   relevo.v2_change[];
+    budget relevo.mirror_budget := ROW(60, 2);
+    why    text;
 BEGIN
-    IF NOT relevo.mirror_is_off() THEN
-        PERFORM relevo.mirror(array_agg(
-            ROW(part.was, NULL::public.voice_assistant_configs, '{{}}'::text[])::relevo.v2_change))
-        FROM (SELECT ROW(o.*)::public.voice_assistant_configs AS was, (row_number() OVER () - 1) / 1000 AS number
-              FROM old_rows AS o) AS part
-        GROUP BY part.number;
+    IF relevo.mirror_is_off() THEN
+        RETURN NULL;
     END IF;
+    FOR attempt IN 1..2 LOOP
+        BEGIN
+            FOR part IN
+                SELECT array_agg(
+                    ROW(p.was, NULL::public.voice_assistant_configs, '{{}}'::text[])::relevo.v2_change)
+                FROM (SELECT ROW(o.*)::public.voice_assistant_configs AS was, (row_number() OVER () - 1) / 1000 AS number
+                      FROM old_rows AS o) AS p
+                GROUP BY p.number
+            LOOP
+                IF attempt = 1 THEN
+                    PERFORM relevo.bring(part);
+                ELSE
+                    budget := relevo.bring_by_halves(part, budget, why);
+                END IF;
+            END LOOP;
+            RETURN NULL;
+        EXCEPTION WHEN OTHERS THEN
+            IF attempt = 2 OR relevo.mirror_is_strict() THEN
+                RAISE;
+            END IF;
+            budget.waits := CASE SQLSTATE WHEN '55P03' THEN 1 ELSE budget.waits END;
+            why := SQLERRM;
+        END;
+    END LOOP;
     RETURN NULL;
 END $mirror$;
 
 -- A tenant's vertical decides what is made of its prompts; a tenant that appears may free its configurations from
 -- quarantine.
 CREATE OR REPLACE FUNCTION relevo.tenants_written() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms' AS $mirror$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms'
+SET plan_cache_mode = 'force_generic_plan' AS $mirror$
 DECLARE
     of_tenants uuid[];
+    part   relevo.v1_change[];
+    budget relevo.mirror_budget := ROW(60, 2);
+    why    text;
 BEGIN
     IF relevo.mirror_is_off() THEN
         RETURN NULL;
@@ -147,13 +319,33 @@ BEGIN
         of_tenants := ARRAY(SELECT now.id FROM {new_tenants} AS now LEFT JOIN {old_tenants} AS was USING (id)
                             WHERE was.vertical IS DISTINCT FROM now.vertical);
     END IF;
-    IF cardinality(of_tenants) > 0 THEN
-        PERFORM relevo.mirror(array_agg(ROW(part.config, part.config, ARRAY['vertical'])::relevo.v1_change))
-        FROM (SELECT c AS config, (row_number() OVER () - 1) / 1000 AS number
-              FROM relevo.v1_configurations() AS c
-              WHERE c.business_id = ANY (of_tenants) AND c.id IS NOT NULL) AS part
-        GROUP BY part.number;
+    IF cardinality(of_tenants) = 0 THEN
+        RETURN NULL;
     END IF;
+    FOR attempt IN 1..2 LOOP
+        BEGIN
+            FOR part IN
+                SELECT array_agg(ROW(p.config, p.config, ARRAY['vertical'])::relevo.v1_change)
+                FROM (SELECT c AS config, (row_number() OVER () - 1) / 1000 AS number
+                      FROM relevo.v1_configurations() AS c
+                      WHERE c.business_id = ANY (of_tenants) AND c.id IS NOT NULL) AS p
+                GROUP BY p.number
+            LOOP
+                IF attempt = 1 THEN
+                    PERFORM relevo.bring(part);
+                ELSE
+                    budget := relevo.bring_by_halves(part, budget, why);
+                END IF;
+            END LOOP;
+            RETURN NULL;
+        EXCEPTION WHEN OTHERS THEN
+            IF attempt = 2 OR relevo.mirror_is_strict() THEN
+                RAISE;
+            END IF;
+            budget.waits := CASE SQLSTATE WHEN '55P03' THEN 1 ELSE budget.waits END;
+            why := SQLERRM;
+        END;
+    END LOOP;
     RETURN NULL;
 END $mirror$;
 
@@ -171,6 +363,15 @@ DROP TRIGGER IF EXISTS {trigger} ON {table}
 -- always --
 -- Also for a session that replays a backup or follows another server (session_replication_role).
 ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}
+
+-- column_types --
+-- Without lengths: a value too long for its column must be refused, and a cast would cut it in silence.
+SELECT a.attname AS "column", format_type(a.atttypid, -1) AS type
+FROM pg_catalog.pg_attribute a
+JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relname = %(table)s AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum
 
 -- triggers_in_place --
 -- Ours, wherever they are, and whether they fire for everybody.
@@ -217,7 +418,10 @@ SELECT id, config_id, field, v1_value, v1_writer, v2_value, v2_writer, kept, fou
 FROM relevo.mirror_conflicts WHERE resolved_at IS NULL ORDER BY id LIMIT %(most)s
 
 -- to_repair --
-SELECT DISTINCT config_id FROM relevo.mirror_queue WHERE config_id > %(after)s ORDER BY config_id LIMIT 500
+SELECT DISTINCT config_id FROM relevo.mirror_queue
+WHERE config_id > %(after)s
+  AND (%(tried_before)s::timestamptz IS NULL OR tried_at IS NULL OR tried_at < %(tried_before)s::timestamptz)
+ORDER BY config_id LIMIT 500
 
 -- repair --
 SELECT relevo.repair(%(config_id)s) AS reason
