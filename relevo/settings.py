@@ -33,7 +33,8 @@ class Settings(BaseSettings):
     """The database to work on; None: the embedded server."""
 
     direct_url: str | None = None
-    """A direct or session-mode connection to the same database, for LISTEN; None: the first serves."""
+    """A direct or session-mode connection to the same database, for LISTEN and for changes of the schema; None: the
+    first serves."""
 
     serve_trusted_proxies: str = ""
     """Addresses and networks, separated by commas, whose X-Forwarded-For and -Proto ``relevo serve`` believes."""

@@ -78,3 +78,32 @@ async def test_refusals_say_why_and_change_nothing(ready: Database, database_url
     forced: dict[str, Any] = succeeds("flags", "enable", unverified, "--force", url=database_url)
     assert forced["unverified"] == [{"tenant_id": unverified, "why": "its configuration is not on v2 yet"}]
     assert (await audited(ready))[-1]["details"]["forced"] is True
+
+
+def test_what_a_real_move_verified_may_go_live_and_nobody_else(sampled: Database) -> None:
+    url = sampled.url
+    before = next(
+        each for each in succeeds("status", url=url)["tenants"] if each["name"] and each["state"] == "pending"
+    )
+    refused = relevo("flags", "enable", before["tenant_id"], url=url)
+    assert (refused.status, refused.data["error"]["code"]) == (3, "UnverifiedTenants")
+    assert succeeds("migrate", url=url)["success"]
+    stand = {each["tenant_id"]: each["state"] for each in succeeds("status", url=url)["tenants"]}
+    verified = [tenant for tenant, state in stand.items() if state == "verified"]
+    others = [tenant for tenant, state in stand.items() if state != "verified"]
+    assert verified
+    assert others
+    for tenant in {stand[each]: each for each in others}.values():  # one of each state; without a business: unknown
+        assert relevo("flags", "enable", verified[0], tenant, url=url).status in {2, 3}, stand[tenant]
+    assert succeeds("flags", "show", url=url)["enabled_tenants"] == []
+    succeeds("flags", "on", url=url)
+    assert succeeds("flags", "enable", *verified, url=url)["enabled_tenants"] == sorted(verified)
+    now = succeeds("status", url=url)
+    assert {each["tenant_id"] for each in now["tenants"] if each["version"] == "v2"} == set(verified)
+    assert {each["state"] for each in now["tenants"] if each["version"] == "v2"} == {"live"}
+    assert succeeds("why", verified[0], url=url)["flag"]["reason"] == "TARGETING_MATCH"
+    succeeds("flags", "set-percentage", "100", url=url)
+    assert {each["tenant_id"] for each in succeeds("status", url=url)["tenants"] if each["version"] == "v2"} <= {
+        *verified,
+        *(tenant for tenant, state in stand.items() if state == "unconfigured"),
+    }

@@ -97,6 +97,40 @@ async def test_a_tenant_that_nobody_knows_is_not_verified(sampled: Database) -> 
     assert await unverified(sampled, set_aside) == ["its configuration is set aside: no_vertical"]
 
 
+async def test_status_and_the_flag_agree_on_who_may_go_live(sampled: Database) -> None:
+    """Through every step of the move, and for data that went wrong in every way that verification knows."""
+    await agree(sampled)
+    await runner.migrate(sampled, Options(), actor="tester", clock=lambda: NOW)
+    before = await agree(sampled)
+    wrong = ("drifted", "missing", "queued", "quarantined")
+    for place, state_found in enumerate(wrong):
+        await change(
+            sampled,
+            """UPDATE relevo.verifications SET state = %s WHERE config_id IN
+               (SELECT config_id FROM relevo.verifications ORDER BY config_id OFFSET %s LIMIT 1)""",
+            (state_found, place),
+        )
+    await change(
+        sampled,
+        "DELETE FROM relevo.verifications WHERE config_id = (SELECT max(config_id::text)::uuid"
+        " FROM relevo.verifications)",
+    )
+    assert before > await agree(sampled) > 0
+
+
+async def agree(database: Database) -> int:
+    """How many may go live, by both."""
+    by_status = {
+        str(each.tenant_id)
+        for each in await states.all_tenants(database, DEFAULT)
+        if each.state in {"verified", "live"}
+    }
+    asked = [str(row["id"]) for row in await rows(database, "SELECT id FROM public.businesses")]
+    refused = await rows(database, "SELECT tenant_id FROM relevo.unverified_tenants(%s)", (asked,))
+    assert by_status == set(asked) - {row["tenant_id"] for row in refused}
+    return len(by_status)
+
+
 async def test_every_tenant_is_listed_once(sampled: Database) -> None:
     await runner.migrate(sampled, Options(), actor="tester", clock=lambda: NOW)
     found = await states.all_tenants(sampled, DEFAULT)

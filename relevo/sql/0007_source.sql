@@ -53,34 +53,32 @@ EXCEPTION WHEN undefined_table OR undefined_column OR invalid_schema_name THEN
 END $$;
 
 -- Those of some tenants that may not live on v2, and why: data that was not verified, or waits to be mirrored.
+-- Planned anew for each list: a plan for ten tenants takes minutes with 20,000.
 CREATE FUNCTION relevo.unverified_tenants(tenants text[]) RETURNS TABLE (tenant_id text, why text)
-LANGUAGE plpgsql STABLE SET search_path = '' AS $$
+LANGUAGE plpgsql STABLE SET search_path = '' SET plan_cache_mode = force_custom_plan AS $$
 BEGIN
     RETURN QUERY
-    WITH asked AS MATERIALIZED (SELECT DISTINCT unnest(tenants) AS tenant)
-    , config AS MATERIALIZED (
-        SELECT c.business_id::text AS tenant, c.id FROM relevo.v1_configurations() AS c
-        WHERE c.business_id::text = ANY (tenants)
-    ), judged AS (
-        SELECT config.tenant, CASE
+    WITH asked AS (SELECT DISTINCT unnest(tenants) AS tenant)
+    , judged AS (
+        SELECT c.business_id::text AS tenant, c.id, CASE
             WHEN q.config_id IS NOT NULL THEN 'is set aside: ' || q.reason
             WHEN v2.id IS NULL THEN 'is not on v2 yet'
-            WHEN EXISTS (SELECT FROM relevo.mirror_queue w WHERE w.config_id = config.id)
-                THEN 'has writes that wait for repair'
+            WHEN w.config_id IS NOT NULL THEN 'has writes that wait for repair'
             WHEN v.config_id IS NULL THEN 'was never verified'
             WHEN v.state NOT IN ('matched', 'edited_on_v2') THEN 'was verified and found ' || v.state
         END AS fault
-        FROM config
-        LEFT JOIN public.voice_assistant_configs v2 ON v2.id = config.id
-        LEFT JOIN relevo.quarantine q ON q.config_id = config.id::text
-        LEFT JOIN relevo.verifications v ON v.config_id = config.id
+        FROM asked
+        JOIN relevo.v1_configurations() AS c ON c.business_id::text = asked.tenant
+        LEFT JOIN public.voice_assistant_configs v2 ON v2.id = c.id
+        LEFT JOIN relevo.quarantine q ON q.config_id = c.id::text
+        LEFT JOIN (SELECT DISTINCT config_id FROM relevo.mirror_queue) AS w ON w.config_id = c.id
+        LEFT JOIN relevo.verifications v ON v.config_id = c.id
     )
     SELECT asked.tenant,
-           CASE WHEN NOT EXISTS (SELECT FROM config WHERE config.tenant = asked.tenant) THEN 'has no configuration'
-                ELSE 'its configuration ' || min(judged.fault) END
+           CASE WHEN count(judged.id) = 0 THEN 'has no configuration' ELSE 'its configuration ' || min(judged.fault) END
     FROM asked LEFT JOIN judged ON judged.tenant = asked.tenant
     GROUP BY asked.tenant
-    HAVING count(judged.fault) > 0 OR NOT EXISTS (SELECT FROM config WHERE config.tenant = asked.tenant)
+    HAVING count(judged.fault) > 0 OR count(judged.id) = 0
     ORDER BY asked.tenant COLLATE "C";
 EXCEPTION WHEN undefined_table OR undefined_column OR invalid_schema_name THEN
     RETURN QUERY SELECT DISTINCT t, 'has no configuration' FROM unnest(tenants) AS t;

@@ -169,11 +169,20 @@ END $$;
 
 -- What a change leaves behind -----------------------------------------------------------------------------------------
 
--- Active tenants whose hash is below a percentage, but whose data may not live on v2. Few are unverified, so only they
+-- Every tenant with a configuration, active or not: who is switched on later must not find itself on v2 unverified.
+CREATE FUNCTION relevo.configured_tenants() RETURNS text[]
+LANGUAGE plpgsql STABLE SET search_path = '' AS $$
+BEGIN
+    RETURN ARRAY(SELECT DISTINCT c.business_id::text FROM relevo.v1_configurations() AS c WHERE c.business_id IS NOT NULL);
+EXCEPTION WHEN undefined_table OR undefined_column OR invalid_schema_name THEN
+    RETURN '{}';  -- a platform without v1 tables has none
+END $$;
+
+-- Tenants whose hash is below a percentage, but whose data may not live on v2. Few are unverified, so only they
 -- are hashed.
 CREATE FUNCTION relevo.unverified_below(percentage integer) RETURNS text[]
 LANGUAGE sql STABLE SET search_path = ''
-RETURN ARRAY(SELECT u.tenant_id FROM relevo.unverified_tenants(ARRAY(SELECT relevo.active_tenants())) AS u
+RETURN ARRAY(SELECT u.tenant_id FROM relevo.unverified_tenants(relevo.configured_tenants()) AS u
              WHERE public.voice_agent_v2_percentile(u.tenant_id) < percentage);
 
 -- Normalises rather than refuses: the specification's emergency call only appends to disabled_tenants, and must do

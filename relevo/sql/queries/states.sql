@@ -18,7 +18,7 @@ WITH config AS (
            count(*) FILTER (WHERE NOT in_v2 AND q.config_id IS NULL) AS absent,
            count(*) FILTER (WHERE NOT in_v1) AS without_v1,
            count(*) FILTER (WHERE in_v2 AND v.config_id IS NULL) AS unverified,
-           count(*) FILTER (WHERE v.state IN ('drifted', 'missing')) AS drifted,
+           count(*) FILTER (WHERE v.state NOT IN ('matched', 'edited_on_v2')) AS drifted,
            count(*) FILTER (WHERE w.config_id IS NOT NULL) AS waiting,
            count(*) FILTER (WHERE e.config_id IS NOT NULL) AS edited,
            count(*) FILTER (WHERE x.config_id IS NOT NULL) AS clashing,
