@@ -1,0 +1,179 @@
+"""One tick of the rollout: measure, judge, decide, and act where the rollout is still as it was seen.
+
+Any number of processes may tick; who acts holds the lease, and its token is asked for in the acting transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from relevo.clock import Clock
+from relevo.db.lease import Lease, lease
+from relevo.db.pool import Connection, Database, first, one
+from relevo.db.statements import statement
+from relevo.errors import LeaseHeld, RelevoError, SomebodyWasFaster
+from relevo.flags.evaluate import Flag
+from relevo.flags.writing import Author, flag_of
+from relevo.rollout.evidence import gather
+from relevo.rollout.gate import Evaluation, judge, unmeasured
+from relevo.rollout.moving import CONTROLLER, Rollout, act, move, open_rollout
+from relevo.rollout.plan import frozen_until
+from relevo.rollout.state import Move, decide
+
+LEASE = "rollout"
+TICK_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """What a tick came to."""
+
+    rollout: Rollout  # as it was seen
+    evaluation: Evaluation
+    move: Move | None  # what was done; None: nothing was to be done
+
+
+async def tick(database: Database, now: datetime, held: Lease | None = None) -> Ticked | None:
+    """Look once, and act on it; None when no rollout runs.
+
+    ``held``: what is done counts only while this lease is ours. Raises LeaseLost, and SomebodyWasFaster where the
+    rollout or the flag changed in between; then nothing was done.
+    """
+    async with database.transaction(read_only=True, snapshot=True) as connection:
+        rollout = await open_rollout(connection)
+        if rollout is None:
+            return None
+        flag = flag_of(await first(connection, statement("rollout", "flag")))
+        behind = await one(connection, statement("rollout", "behind"), {"version": rollout.standing.flag_version})
+    said = await evaluate(database, rollout, flag, now)
+    chosen = decide(
+        rollout.standing,
+        said,
+        now,
+        reached=behind["behind"] == 0,
+        frozen_until=frozen_until(rollout.plan, now),
+    )
+    await _act(database, rollout, flag, said, chosen, now, held)
+    return Ticked(rollout, said, chosen)
+
+
+async def evaluate(
+    database: Database, rollout: Rollout, flag: Flag, now: datetime, *, whole: bool = False
+) -> Evaluation:
+    """The verdict now; ``error`` where the figures cannot be read. ``whole``: each tenant's figures too, which are
+    otherwise read only when something is wrong or an evaluation is due."""
+    wanted = whole or rollout.standing.due_at is None or now >= rollout.standing.due_at
+    try:
+        said = await _judge(database, rollout, flag if wanted else None, now)
+        if said.level is not None and not wanted:
+            said = await _judge(database, rollout, flag, now)
+    except (psycopg.Error, RelevoError, TimeoutError) as error:
+        return unmeasured(f"the figures could not be read: {str(error).strip().splitlines()[0]}")
+    return said
+
+
+async def keep_ticking(
+    database: Database, clock: Clock, *, every_s: float = TICK_S, told: Callable[[Ticked], None] = lambda _: None
+) -> None:
+    """Tick for as long as this task is not cancelled and the work is ours; another process that does it is waited
+    for, and a database that is away is asked again."""
+    while True:
+        with contextlib.suppress(LeaseHeld, RelevoError, psycopg.Error):
+            async with lease(database, LEASE) as held:
+                while True:
+                    with contextlib.suppress(SomebodyWasFaster):
+                        ticked = await tick(database, clock(), held)
+                        if ticked is not None:
+                            told(ticked)
+                    await asyncio.sleep(every_s)
+        await asyncio.sleep(every_s)
+
+
+async def _judge(database: Database, rollout: Rollout, flag: Flag | None, now: datetime) -> Evaluation:
+    async with database.transaction(read_only=True, snapshot=True) as connection:
+        evidence = await gather(
+            connection,
+            judged_from=rollout.judged_from,
+            gathered_from=rollout.gathered_from,
+            started_at=rollout.started_at,
+            on_v2=None if flag is None else flag.enabled_tenants,
+            now=now,
+        )
+    return judge(rollout.phase, rollout.plan.limits, evidence)
+
+
+async def _act(
+    database: Database,
+    rollout: Rollout,
+    flag: Flag,
+    said: Evaluation,
+    chosen: Move | None,
+    now: datetime,
+    held: Lease | None,
+) -> None:
+    """Store the evaluation where it is due or new, and do what was decided, all or nothing."""
+    due = rollout.standing.due_at is not None and now >= rollout.standing.due_at
+    async with database.transaction() as connection:
+        if held is not None:
+            await held.hold(connection)
+        author = Author(CONTROLLER, chosen.why if chosen else None)
+        if chosen is not None and (await act(connection, author)).version != flag.version:
+            raise SomebodyWasFaster("the flag was changed meanwhile", fix="nothing was done; the next tick looks again")
+        if chosen is not None or due or await _is_news(connection, rollout, said):
+            rollout = await store(connection, rollout, said, flag.version, now, due=due)
+        if chosen is None:
+            return
+        ahead = {"promote": 1, "shrink": -1}.get(chosen.event, 0)
+        phase = rollout.standing.phase + ahead
+        await move(connection, rollout, chosen.event, now, author, phase=phase, tenant=chosen.tenant)
+
+
+async def _is_news(connection: Connection, rollout: Rollout, said: Evaluation) -> bool:
+    last = await first(connection, statement("rollout", "last_evaluation"), {"id": rollout.id})
+    return last is None or (last["verdict"], last["level"], last["phase"]) != (
+        said.verdict,
+        said.level,
+        rollout.standing.phase,
+    )
+
+
+async def store(
+    connection: Connection, rollout: Rollout, said: Evaluation, flag_version: int, now: datetime, *, due: bool
+) -> Rollout:
+    """Write an evaluation down, whole; returns the rollout as it is then. Raises SomebodyWasFaster."""
+    next_at = now + rollout.phase.every if due else rollout.standing.due_at
+    stored = await first(
+        connection,
+        statement("rollout", "looked"),
+        {
+            "id": rollout.id,
+            "revision": rollout.revision,
+            "phase": rollout.standing.phase,
+            "due_at": next_at,
+            "now": now,
+            "verdict": said.verdict,
+            "level": said.level,
+            "flag_version": flag_version,
+            "details": Jsonb(as_json(said)),
+        },
+    )
+    if stored is None:
+        raise SomebodyWasFaster("the rollout was changed meanwhile", fix="nothing was done; the next tick looks again")
+    return replace(rollout, revision=rollout.revision + 1, standing=replace(rollout.standing, due_at=next_at))
+
+
+def as_json(said: Evaluation) -> dict[str, Any]:
+    """An evaluation as it is stored and shown to machines."""
+    findings = [
+        asdict(each) | {"interval": each.interval and list(each.interval), "limit_met": each.grade == "go"}
+        for each in said.findings
+    ]
+    return asdict(said) | {"findings": findings}
