@@ -113,7 +113,13 @@ async def move(
     elif event == "reach":
         version = seen.standing.flag_version
     after = _after(seen, change, event, to_phase, now)
-    said: dict[str, Any] = {"event": event, "now": now, "actor": author.actor, "why": author.reason, "cause": change.cause}
+    said: dict[str, Any] = {
+        "event": event,
+        "now": now,
+        "actor": author.actor,
+        "why": author.reason,
+        "cause": change.cause,
+    }
     said |= {"phase": to_phase, "flag_version": version, "details": Jsonb({"tenant": tenant} if tenant else {})}
     moved = await first(connection, statement("rollout", "move"), _row(after) | said)
     if moved is None:
