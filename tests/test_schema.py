@@ -263,6 +263,7 @@ async def test_every_statement_prepares(sampled: Database) -> None:
         "mirror",
         "leaving",
         "rollout",
+        "rollback",
     ):
         for name in statements(folder):
             if UTILITY.search(statements(folder)[name]):  # PREPARE takes only what plans

@@ -100,6 +100,7 @@ async def move(
     Raises SomebodyWasFaster where the row is not as it was seen, or has no such arrow.
     """
     flag = await act(connection, author)
+    joined = (await one(connection, statement("rollout", "flag")))["enabled_tenants"]
     change = _CHANGES.get(event, _Change())
     to_phase = seen.standing.phase if phase is None else phase
     if (
@@ -120,7 +121,10 @@ async def move(
         "why": author.reason,
         "cause": change.cause,
     }
-    said |= {"phase": to_phase, "flag_version": version, "details": Jsonb({"tenant": tenant} if tenant else {})}
+    details: dict[str, Any] = {"tenant": tenant} if tenant else {}
+    if change.goes_back:  # what relevo rollback --undo needs
+        details["before"] = {"enabled": flag.enabled, "percentage": flag.percentage, "enabled_tenants": joined}
+    said |= {"phase": to_phase, "flag_version": version, "details": Jsonb(details)}
     moved = await first(connection, statement("rollout", "move"), _row(after) | said)
     if moved is None:
         raise _late()
@@ -150,6 +154,7 @@ class _Change:
     cause: Cause | None = None  # of a pause
     new_phase: bool = False  # its timers begin anew
     new_evidence: bool = False  # the tenants on v2 are others
+    goes_back: bool = False
 
 
 _CHANGES: Mapping[Event, _Change] = {
@@ -157,9 +162,9 @@ _CHANGES: Mapping[Event, _Change] = {
     "force": _Change("write_cohort", new_phase=True, new_evidence=True),
     "finish": _Change("write_everybody"),
     "single_out": _Change("write_without", new_evidence=True),
-    "shrink": _Change("write_cohort", "rollback", new_phase=True, new_evidence=True),
-    "roll_back": _Change("write_nobody"),
-    "abort": _Change("write_nobody"),
+    "shrink": _Change("write_cohort", "rollback", new_phase=True, new_evidence=True, goes_back=True),
+    "roll_back": _Change("write_nobody", goes_back=True),
+    "abort": _Change("write_nobody", goes_back=True),
     "pause": _Change(cause="operator"),
     "expire": _Change(cause="max_hold"),
     "undo": _Change(cause="undo", new_evidence=True),

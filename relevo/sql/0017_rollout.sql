@@ -185,31 +185,44 @@ END $$;
 CREATE TRIGGER voice_agent_v2_cohort BEFORE UPDATE OF percentage ON public.feature_flags
 FOR EACH ROW WHEN (NEW.name = 'voice_agent_v2') EXECUTE FUNCTION relevo.resize_cohort();
 
--- Any change of the flag by somebody else than the controller pauses the rollout, in that writer's own transaction.
+-- Any change of the flag by somebody else than the controller pauses the rollout, in that writer's own transaction. A
+-- total rollback ends it; undoing one takes it up again, paused.
 CREATE FUNCTION relevo.overrule_rollout() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 DECLARE
     was relevo.rollouts;
+    arrow relevo.rollout_arrows;
     who text := relevo.flag_actor();
     said text := coalesce(nullif(current_setting('relevo.reason', true), ''), 'the flag was changed by hand');
+    act text := CASE current_setting('relevo.rollback', true) WHEN 'total' THEN 'abort' WHEN 'undo' THEN 'undo'
+                     ELSE 'overrule' END;
 BEGIN
     IF current_setting('relevo.rollout', true) = 'controller' THEN
         RETURN NULL;
     END IF;
     SELECT * INTO was FROM relevo.rollouts WHERE state NOT IN ('RolledBack', 'Complete') FOR UPDATE;
-    IF NOT FOUND THEN
+    IF FOUND AND act = 'undo' THEN
+        act := 'overrule';
+    ELSIF NOT FOUND AND act = 'undo' THEN
+        SELECT * INTO was FROM relevo.rollouts WHERE state = 'RolledBack' AND flag_version = OLD.version FOR UPDATE;
+    END IF;
+    IF was.id IS NULL THEN
         RETURN NULL;
     END IF;
+    SELECT * INTO STRICT arrow FROM relevo.rollout_arrows AS a WHERE a.source = was.state AND a.event = act;
     UPDATE relevo.rollouts
-    SET state = 'Paused', cause = 'flag', paused_at = coalesce(was.paused_at, now()), flag_version = NEW.version,
+    SET state = arrow.target, flag_version = NEW.version,
+        cause = CASE WHEN arrow.target = 'Paused' THEN CASE act WHEN 'undo' THEN 'undo' ELSE 'flag' END END,
+        paused_at = CASE WHEN arrow.target = 'Paused' THEN coalesce(was.paused_at, was.finished_at, now()) END,
+        finished_at = CASE WHEN arrow.target = 'RolledBack' THEN now() END,
         judged_from = date_trunc('minute', now(), 'UTC') + interval '1 minute'
     WHERE id = was.id;
     INSERT INTO relevo.rollout_transitions (rollout_id, at, source, event, target, phase, actor, why, details)
-    VALUES (was.id, now(), was.state, 'overrule', 'Paused', was.phase, who, said,
+    VALUES (was.id, now(), was.state, act, arrow.target, was.phase, who, said,
             jsonb_build_object('flag_version', NEW.version));
     INSERT INTO relevo.audit_log (actor, action, subject, reason, details)
-    VALUES (who, 'rollout.overrule', 'rollout ' || was.id, said,
-            jsonb_build_object('source', was.state, 'flag_version', NEW.version));
+    VALUES (who, 'rollout.' || act, 'rollout ' || was.id, said,
+            jsonb_build_object('source', was.state, 'target', arrow.target, 'flag_version', NEW.version));
     RETURN NULL;
 END $$;
 CREATE TRIGGER voice_agent_v2_overruled AFTER UPDATE ON public.feature_flags
