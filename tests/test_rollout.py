@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 import pytest
 
+from relevo.clock import system_clock
 from relevo.db.lease import lease
 from relevo.db.pool import Database
 from relevo.errors import LeaseLost, Refused, SomebodyWasFaster
@@ -16,6 +18,7 @@ from relevo.rollout import controller, operating
 from relevo.rollout.moving import move
 from relevo.rollout.plan import DEFAULT
 from relevo.rollout.state import ARROWS
+from tests.commands import relevo
 from tests.conftest import change, rows, value
 from tests.flags import row, write
 from tests.rollouts import ANA, HOUR, SOURCE, Scene, audited, scene
@@ -392,3 +395,47 @@ async def test_a_canary_that_is_not_verified_any_more_does_not_begin(ready: Data
     with pytest.raises(Refused, match="cannot be a canary"):
         await here.start()
     assert await operating.candidates(ready, SOURCE, here.now)
+
+
+# By command -----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_commands_from_plan_to_abort(ready: Database) -> None:
+    here = await scene(ready)
+
+    async def run(*words: str, status: int = 0) -> Any:
+        answered = await asyncio.to_thread(relevo, "rollout", *words, url=ready.url)
+        assert answered.status == status, (words, answered.told)
+        return answered.data
+
+    planned = await run("plan")
+    assert (planned["canary_to_be_named"], [each["tenants"] for each in planned["phases"]]) == (True, [2, 2, 5, 10, 20])
+    assert {"joining", "calls_in_min_hold", "decides_after_hours", "in_time"} <= planned["phases"][2].keys()
+    empty = await run("status")
+    assert (empty["state"], empty["phase"], empty["tenants_on_v2"], empty["total_tenants"]) == (None, None, 0, 20)
+    await run("rehearse")
+    assert "2 to 3 tenants" in (await run("start", status=3))["error"]["message"]
+    assert "no active tenant" in (await run("start", "--canary", "a,b", status=2))["error"]["message"]
+    begun = await run("start", "--canary", ",".join(here.tenants[:2]))
+    assert (begun["state"], begun["phase"], begun["tenants"]) == ("Pending", "canary", here.tenants[:2])
+    await controller.tick(ready, system_clock())
+    found = await run("status")
+    assert (found["state"], found["phase"], found["percentage"]) == ("Progressing", "canary", 10.0)
+    assert found.keys() >= {"verdict", "hold_until", "alerts", "metrics"}
+    figures = "total_calls error_rate failed_call_rate breaker_opens complaints avg_latency_ms p50_latency_ms"
+    assert found["metrics"]["v1"].keys() == found["metrics"]["v2"].keys() == {*figures.split(), "p95_latency_ms"}
+    evaluated = await run("evaluate")
+    assert (evaluated["verdict"], len(evaluated["evaluation"]["findings"])) == ("inconclusive", 5)
+    assert "held until" in (await run("promote", status=3))["error"]["message"]
+    assert (await run("pause"))["state"] == "Paused"
+    assert "nothing to pause" in (await run("pause", status=3))["error"]["message"]
+    assert (await run("resume"))["state"] == "Pending"
+    await controller.tick(ready, system_clock())
+    assert (await run("skip", "--force"))["phase"] == "expansion"
+    await controller.tick(ready, system_clock())
+    full = await run("promote", "--full", "--force")
+    assert (full["phase"], full["tenants_on_v2"]) == ("complete", 20)
+    assert (await run("abort"))["tenants_on_v2"] == 0
+    told = await run("history", "--limit", "3")
+    assert [each["event"] for each in told["transitions"]] == ["abort", "force", "reach"]
+    assert "cannot be read" in (await run("plan", "--plan", "absent.toml", status=2))["error"]["message"]

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated
 
+import structlog
 from cyclopts import App, Parameter
 
 from relevo import __version__
@@ -22,6 +23,7 @@ from relevo.db.pool import Database, describe
 from relevo.flags import ofrep
 from relevo.flags.store import Flags
 from relevo.migration import keeping
+from relevo.rollout.controller import Ticked, keep_ticking
 from relevo.serving import flag_api, health, logs, server
 from relevo.serving.app import create_app
 from relevo.serving.measures import Measures
@@ -68,6 +70,7 @@ async def serve(
                 keyring.keep_fresh,
                 partial(keeping.keep_repaired, database, system_clock),
                 partial(keeping.keep_verified, database, common.mapping(), system_clock),
+                partial(keep_ticking, database, system_clock, told=_tell),
             ],
         )
 
@@ -76,6 +79,13 @@ async def serve(
             print(json.dumps(told) if common.json else f"relevo serves at {address}", flush=True)
 
         await server.serve(app, listening, readiness, trusted_proxies=trusted, announce=announce)
+
+
+def _tell(ticked: Ticked) -> None:
+    """A line in the log for whatever the rollout's controller did."""
+    if ticked.move is not None:
+        moved = {"event": ticked.move.event, "phase": ticked.rollout.phase.name, "why": ticked.move.why}
+        structlog.get_logger().info("rollout moved", rollout=ticked.rollout.id, move=moved)
 
 
 @asynccontextmanager
