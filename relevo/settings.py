@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from relevo.errors import ConfigurationError, nearest
@@ -37,6 +37,15 @@ class Settings(BaseSettings):
 
     serve_trusted_proxies: str = ""
     """Addresses and networks, separated by commas, whose X-Forwarded-For and -Proto ``relevo serve`` believes."""
+
+    slack_webhook_url: SecretStr | None = None
+    """Slack's incoming webhook for alerts and the rollout's news; None: they wait."""
+
+    pagerduty_routing_key: SecretStr | None = None
+    """The integration key of PagerDuty's Events API v2, for critical alerts; None: they wait."""
+
+    pagerduty_url: str = "https://events.pagerduty.com/v2/enqueue"
+    """Where PagerDuty takes events."""
 
     source: dict[str, Any] = {}
     """Where the v1 rows are and under which names; read by relevo.migration.mapping."""

@@ -13,6 +13,7 @@ from psycopg import Error as PostgresError
 
 from relevo import __version__
 from relevo.cli import (
+    alerts,
     answer,
     backups,
     complaints,
@@ -56,6 +57,7 @@ for module in (
     backups,
     rollback,
     rollout,
+    alerts,
     tokens,
     serve,
     complaints,

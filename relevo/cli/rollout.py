@@ -108,7 +108,7 @@ async def status(*, common: Common = ORDINARY) -> Answer:
         "readers": found.readers,
         "readers_behind": found.behind,
         "metrics": figures,
-        "alerts": [],
+        "alerts": [asdict(each) for each in found.alerts],
     }
     return Answer(data, _standing(found, share, figures))
 
@@ -307,6 +307,7 @@ def _standing(found: Status, share: float, figures: dict[str, dict[str, Any]]) -
     if found.rollout and found.rollout.standing.hold_until:
         lines.append(f"held until {_moment(found.rollout.standing.hold_until)}")
     lines += [f"{found.behind} of {found.readers} processes answer by an older flag"] if found.behind else []
+    lines += [f"{each.severity}: {each.message}" for each in found.alerts]
     table = Table("", Column("v1", justify="right"), Column("v2", justify="right"))
     for name in figures["v1"]:
         table.add_row(name, _figure(name, figures["v1"][name]), _figure(name, figures["v2"][name]))

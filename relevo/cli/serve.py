@@ -16,8 +16,11 @@ from cyclopts import App, Parameter
 from relevo import __version__
 from relevo.access.door import Door
 from relevo.access.keyring import Keyring
+from relevo.alerts import messages
 from relevo.cli.frame import ORDINARY, Common, WholeNumber
 from relevo.clock import system_clock
+from relevo.comms import outbox
+from relevo.comms.outbox import Route
 from relevo.db.embedded import EmbeddedServer
 from relevo.db.pool import Database, describe
 from relevo.flags import ofrep
@@ -28,6 +31,7 @@ from relevo.serving import flag_api, health, logs, server
 from relevo.serving.app import create_app
 from relevo.serving.measures import Measures
 from relevo.serving.readiness import Readiness
+from relevo.settings import Settings
 
 _WAITS_FOR_DATABASE_S = 3.0
 
@@ -71,6 +75,7 @@ async def serve(
                 partial(keeping.keep_repaired, database, system_clock),
                 partial(keeping.keep_verified, database, common.mapping(), system_clock),
                 partial(keep_ticking, database, system_clock, told=_tell),
+                partial(outbox.keep_delivering, database, _routes(in_force), system_clock),
             ],
         )
 
@@ -79,6 +84,17 @@ async def serve(
             print(json.dumps(told) if common.json else f"relevo serves at {address}", flush=True)
 
         await server.serve(app, listening, readiness, trusted_proxies=trusted, announce=announce)
+
+
+def _routes(in_force: Settings) -> dict[str, Route]:
+    """The channels that are configured."""
+    routes: dict[str, Route] = {}
+    if in_force.slack_webhook_url is not None:
+        routes["slack"] = Route(in_force.slack_webhook_url.get_secret_value(), messages.slack)
+    if in_force.pagerduty_routing_key is not None:
+        key = in_force.pagerduty_routing_key.get_secret_value()
+        routes["pagerduty"] = Route(in_force.pagerduty_url, messages.pagerduty(key))
+    return routes
 
 
 def _tell(ticked: Ticked) -> None:

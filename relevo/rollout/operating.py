@@ -11,6 +11,7 @@ from typing import Any
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from relevo.alerts.incidents import Incident, incidents
 from relevo.clock import Clock
 from relevo.db import migrations
 from relevo.db.pool import Connection, Database, every, first, one
@@ -264,6 +265,7 @@ class Status:
     behind: int  # of them, by an older version than was asked for
     health: Mapping[str, Health]  # since the cohort last changed; the last day where no rollout runs
     last: Mapping[str, Any] | None  # the last stored evaluation
+    alerts: Sequence[Incident]  # that last
 
 
 async def status(database: Database, now: datetime) -> Status:
@@ -281,8 +283,9 @@ async def status(database: Database, now: datetime) -> Status:
         last = None
         if rollout is not None:
             last = await first(connection, statement("rollout", "last_evaluation"), {"id": rollout.id})
+        alerts = await incidents(connection, every_one=False, most=100)
     counted = (tenants["total"], tenants["on_v2"], readers["readers"], readers["behind"])
-    return Status(rollout, flag, *counted, health, last)
+    return Status(rollout, flag, *counted, health, last, alerts)
 
 
 async def phases(database: Database, rollout: Rollout) -> Sequence[Mapping[str, Any]]:
