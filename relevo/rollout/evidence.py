@@ -42,7 +42,7 @@ async def gather(
     """Everything that was counted. ``on_v2``: whose own figures are wanted too; None: nobody's, which is quicker."""
     phase = await _pair(connection, judged_from, now)
     hour = await _pair(connection, max(judged_from, now - HOUR), now)
-    rows = await every(connection, statement("rollout", "strata"), {"since": judged_from, "now": now})
+    rows = await every(connection, statement("rollout", "strata"), {"since": judged_from})
     strata = _strata(rows)
     middle = (len(strata) + 1) // 2
     gathered = (await reading.health(connection, window_since(gathered_from, now)))["v2"]

@@ -173,16 +173,17 @@ SELECT count(*) AS total, count(*) FILTER (WHERE public.should_use_voice_agent_v
 FROM relevo.active_tenants() AS t (id)
 
 -- strata --
--- Both versions hour by hour from a whole minute on: from minutes as long as they are kept, from whole hours before.
+-- Both versions hour by hour from a whole minute on: minutes up to the next whole hour, as long as minutes are kept.
 WITH edge AS (
-    SELECT greatest(%(since)s::timestamptz, date_trunc('hour', %(now)s::timestamptz - interval '48 hours', 'UTC')) AS fine
+    SELECT date_trunc('hour', %(since)s::timestamptz + interval '59 minutes', 'UTC') AS whole
 ), part AS (
     SELECT date_trunc('hour', t.starts_at, 'UTC') AS hour, t.version, t.calls, t.errors, t.finished, t.failed,
            t.unanswered + t.crossed AS critical
-    FROM relevo.call_stats t, edge WHERE t.grain = 'minute' AND t.starts_at >= edge.fine
+    FROM relevo.call_stats t
+    WHERE t.grain = 'minute' AND t.starts_at >= %(since)s AND t.starts_at < (SELECT whole FROM edge)
     UNION ALL
     SELECT t.starts_at, t.version, t.calls, t.errors, t.finished, t.failed, t.unanswered + t.crossed
-    FROM relevo.call_stats t, edge WHERE t.grain = 'hour' AND t.starts_at >= %(since)s AND t.starts_at < edge.fine
+    FROM relevo.call_stats t WHERE t.grain = 'hour' AND t.starts_at >= (SELECT whole FROM edge)
     UNION ALL
     SELECT date_trunc('hour', d.minute, 'UTC'), d.version, d.calls, d.errors, d.finished, d.failed,
            d.unanswered + d.crossed
@@ -193,10 +194,11 @@ WITH edge AS (
     FROM part GROUP BY hour, version
 ), measured AS (
     SELECT date_trunc('hour', t.starts_at, 'UTC') AS hour, t.version, t.bucket, t.calls
-    FROM relevo.call_latencies t, edge WHERE t.grain = 'minute' AND t.starts_at >= edge.fine
+    FROM relevo.call_latencies t
+    WHERE t.grain = 'minute' AND t.starts_at >= %(since)s AND t.starts_at < (SELECT whole FROM edge)
     UNION ALL
     SELECT t.starts_at, t.version, t.bucket, t.calls
-    FROM relevo.call_latencies t, edge WHERE t.grain = 'hour' AND t.starts_at >= %(since)s AND t.starts_at < edge.fine
+    FROM relevo.call_latencies t WHERE t.grain = 'hour' AND t.starts_at >= (SELECT whole FROM edge)
     UNION ALL
     SELECT date_trunc('hour', d.minute, 'UTC'), d.version, d.bucket, d.measured
     FROM relevo.call_deltas d WHERE d.minute >= %(since)s AND d.bucket IS NOT NULL
