@@ -109,6 +109,7 @@ async def watch(database: Database, now: datetime, held: Lease | None = None) ->
     async with database.transaction() as connection:
         if held is not None:
             await held.hold(connection)
+        await connection.execute(statement("rollout", "by_index"))
         health = await reading.health(connection, Window.last(HOUR, now))
         rollout = await open_rollout(connection)
         found = conditions(health["v2"])
@@ -133,6 +134,7 @@ def _condition(rollout: Rollout) -> Condition | None:
 
 async def _judge(database: Database, rollout: Rollout, flag: Flag | None, now: datetime) -> Evaluation:
     async with database.transaction(read_only=True, snapshot=True) as connection:
+        await connection.execute(statement("rollout", "by_index"))
         evidence = await gather(
             connection,
             judged_from=rollout.judged_from,

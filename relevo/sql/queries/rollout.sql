@@ -172,6 +172,10 @@ WHERE flag = 'voice_agent_v2' AND heartbeat_at > now() - interval '1 minute'
 SELECT count(*) AS total, count(*) FILTER (WHERE public.should_use_voice_agent_v2(t.id)) AS on_v2
 FROM relevo.active_tenants() AS t (id)
 
+-- by_index --
+-- Figures are read by key, whatever the planner thinks of windows that it cannot see: 20 ms instead of 700.
+SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)
+
 -- strata --
 -- Both versions hour by hour from a whole minute on: minutes up to the next whole hour, as long as minutes are kept.
 WITH edge AS (
