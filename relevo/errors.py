@@ -105,6 +105,10 @@ class LeaseLost(RelevoError):
     """Another process took over the work while this one was away."""
 
 
+class SomebodyWasFaster(Refused):
+    """What was to be changed is not any more as it was when that was decided."""
+
+
 class Unauthorized(RelevoError):
     """A request came without a token, or with one that opens nothing."""
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from relevo.errors import ConfigurationError, nearest
@@ -84,6 +84,14 @@ class Settings(BaseSettings):
 
     assistant: dict[str, Any] = {}
     """Parts of every assistant that we return which are the platform's own choice: model, voice, transcriber, …"""
+    slack_webhook_url: SecretStr | None = None
+    """Slack's incoming webhook for alerts and the rollout's news; None: they wait."""
+
+    pagerduty_routing_key: SecretStr | None = None
+    """The integration key of PagerDuty's Events API v2, for critical alerts; None: they wait."""
+
+    pagerduty_url: str = "https://events.pagerduty.com/v2/enqueue"
+    """Where PagerDuty takes events."""
 
     source: dict[str, Any] = {}
     """Where the v1 rows are and under which names; read by relevo.migration.mapping."""

@@ -262,6 +262,10 @@ async def test_every_statement_prepares(sampled: Database) -> None:
         "states",
         "mirror",
         "leaving",
+        "rollout",
+        "rollback",
+        "alerts",
+        "outbox",
     ):
         for name in statements(folder):
             if UTILITY.search(statements(folder)[name]):  # PREPARE takes only what plans

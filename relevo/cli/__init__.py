@@ -13,6 +13,7 @@ from psycopg import Error as PostgresError
 
 from relevo import __version__
 from relevo.cli import (
+    alerts,
     answer,
     backups,
     complaints,
@@ -24,6 +25,7 @@ from relevo.cli import (
     move,
     review,
     rollback,
+    rollout,
     sample,
     serve,
     status,
@@ -54,6 +56,8 @@ for module in (
     flags,
     backups,
     rollback,
+    rollout,
+    alerts,
     tokens,
     serve,
     complaints,

@@ -12,12 +12,17 @@ from rich.console import Group
 from rich.text import Text
 
 from relevo.cli import restoring
-from relevo.cli.frame import ORDINARY, Answer, Common, tenants
+from relevo.cli.frame import ORDINARY, Answer, Common, WholeNumber, tenants
+from relevo.clock import system_clock
 from relevo.db import migrations
 from relevo.errors import UsageError, nearest
+from relevo.flags.writing import Author
 from relevo.migration.steps import backup as backups
+from relevo.rollback import levels
+from relevo.rollback.levels import WentBack
 
 _LISTED = 5
+_EDITS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,7 @@ class Options:
 
     backup_id: str | None
     tenant_id: str | None
+    percentage: int | None
     yes: bool
 
 
@@ -39,29 +45,84 @@ def register(parent: App) -> None:
 
 async def rollback(
     *,
-    level: str,
-    backup_id: str | None = None,
+    level: str = "total",
     tenant_id: str | None = None,
+    percentage: WholeNumber | None = None,
+    backup_id: str | None = None,
+    undo: WholeNumber | None = None,
     yes: Annotated[bool, Parameter(negative="")] = False,
     common: Common = ORDINARY,
 ) -> Answer:
-    """Go back. Level data: the data as a backup holds them, which can itself be undone.
+    """Go back to v1: one tenant, some, or all, within a second; or the data, to a backup. Each can be undone.
 
     Parameters
     ----------
     level
-        data.
-    backup_id
-        The backup to go back to; without it the newest are listed.
+        tenant, partial, total or data.
     tenant_id
-        Only this tenant.
+        Level tenant: who; several are separated by commas. Level data: only this tenant.
+    percentage
+        Level partial: the share of tenants that stays on v2.
+    backup_id
+        Level data: the backup to go back to; without it the newest are listed.
+    undo
+        Instead of going back: undo the rollback of this number in the audit log.
     yes
-        Do not ask.
+        Do not ask (level data).
     """
+    if undo is not None:
+        async with common.database() as database:
+            return _went(await levels.undo(database, undo, _author(common), system_clock))
     chosen = LEVELS.get(level)
     if chosen is None:
         raise UsageError(f"there is no level {level!r}.{nearest(level, LEVELS)}", fix=f"one of: {', '.join(LEVELS)}")
-    return await chosen(Options(backup_id, tenant_id, yes), common)
+    return await chosen(Options(backup_id, tenant_id, percentage, yes), common)
+
+
+async def _tenant(options: Options, common: Common) -> Answer:
+    named = [each.strip() for each in (options.tenant_id or "").split(",") if each.strip()]
+    async with common.database() as database:
+        return _went(await levels.tenants_back(database, named, _author(common), system_clock))
+
+
+async def _partial(options: Options, common: Common) -> Answer:
+    async with common.database() as database:
+        return _went(await levels.partly_back(database, options.percentage, _author(common), system_clock))
+
+
+async def _total(_options: Options, common: Common) -> Answer:
+    async with common.database() as database:
+        return _went(await levels.all_back(database, _author(common), system_clock))
+
+
+def _author(common: Common) -> Author:
+    return Author(common.actor, common.reason)
+
+
+def _went(done: WentBack) -> Answer:
+    """What was done, and what it means."""
+    changed = done.after.version != done.before.version
+    many, on_v2 = len(done.affected_tenants), done.after.tenants_on_v2
+    lines = [f"level {done.level}: {many:,} tenants changed version; {on_v2:,} of the active ones are on v2 now"]
+    lines += [] if changed else ["the flag was so already; nothing changed"]
+    if done.calls_in_progress:
+        lines.append(f"{done.calls_in_progress:,} calls of theirs are in progress, and end with v2")
+    lines.append(_propagated(done))
+    shown = [f"  {each['tenant_id']}: {each['field']}, by {each['edited_by']}" for each in done.edits[:_EDITS]]
+    if done.edits:
+        lines += [f"{len(done.edits):,} fields were edited on v2 that v1 does not carry:", *shown]
+    lines += [f"left on v1, because not verified any more: {', '.join(done.left_out)}"] if done.left_out else []
+    lines += [f"to undo: {done.undo_command}"] if done.undo_command else []
+    data = {**asdict(done), "success": not done.lagging, "changed": changed}
+    return Answer(data, Group(*map(Text, lines)), 1 if done.lagging else 0)
+
+
+def _propagated(done: WentBack) -> str:
+    if done.lagging:
+        return f"{len(done.lagging)} of {done.readers} processes have not obeyed yet: {', '.join(done.lagging)}"
+    if done.propagation_ms is None:
+        return "no process answers by the flag right now"
+    return f"all {done.readers} processes that answer by the flag obeyed within {done.propagation_ms:,.0f} ms"
 
 
 async def _data(options: Options, common: Common) -> Answer:
@@ -106,4 +167,4 @@ def _newest(found: list[backups.Backup]) -> Answer:
     return Answer({"level": "data", "success": False, "backups": listed, "error": error}, text, 2)
 
 
-LEVELS: Mapping[str, Level] = MappingProxyType({"data": _data})
+LEVELS: Mapping[str, Level] = MappingProxyType({"tenant": _tenant, "partial": _partial, "total": _total, "data": _data})

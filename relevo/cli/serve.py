@@ -10,24 +10,30 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated
 
+import structlog
 from cyclopts import App, Parameter
 
 from relevo import __version__
 from relevo.access.door import Door
 from relevo.access.keyring import Keyring
+from relevo.alerts import messages
 from relevo.cli import recording
 from relevo.cli.frame import ORDINARY, Common, WholeNumber
 from relevo.clock import system_clock
+from relevo.comms import outbox
+from relevo.comms.outbox import Route
 from relevo.db.embedded import EmbeddedServer
 from relevo.db.pool import Database, describe
 from relevo.flags import ofrep
 from relevo.flags.store import Flags
 from relevo.metrics.folding import keep_folding
 from relevo.migration import keeping
+from relevo.rollout.controller import Ticked, keep_ticking
 from relevo.serving import flag_api, health, logs, server
 from relevo.serving.app import create_app
 from relevo.serving.measures import Measures
 from relevo.serving.readiness import Readiness
+from relevo.settings import Settings
 from relevo.webhooks.service import webhook
 
 _WAITS_FOR_DATABASE_S = 3.0
@@ -78,6 +84,8 @@ async def serve(
                 *router.jobs,
                 partial(recording.install, database, common.mapping(), in_force),
                 partial(keep_folding, database, system_clock),
+                partial(keep_ticking, database, system_clock, told=_tell),
+                partial(outbox.keep_delivering, database, _routes(in_force), system_clock),
             ],
         )
 
@@ -86,6 +94,24 @@ async def serve(
             print(json.dumps(told) if common.json else f"relevo serves at {address}", flush=True)
 
         await server.serve(app, listening, readiness, trusted_proxies=trusted, announce=announce)
+
+
+def _routes(in_force: Settings) -> dict[str, Route]:
+    """The channels that are configured."""
+    routes: dict[str, Route] = {}
+    if in_force.slack_webhook_url is not None:
+        routes["slack"] = Route(in_force.slack_webhook_url.get_secret_value(), messages.slack)
+    if in_force.pagerduty_routing_key is not None:
+        key = in_force.pagerduty_routing_key.get_secret_value()
+        routes["pagerduty"] = Route(in_force.pagerduty_url, messages.pagerduty(key))
+    return routes
+
+
+def _tell(ticked: Ticked) -> None:
+    """A line in the log for whatever the rollout's controller did."""
+    if ticked.move is not None:
+        moved = {"event": ticked.move.event, "phase": ticked.rollout.phase.name, "why": ticked.move.why}
+        structlog.get_logger().info("rollout moved", rollout=ticked.rollout.id, move=moved)
 
 
 @asynccontextmanager

@@ -120,7 +120,7 @@ async def enable(database: Database, tenants: Iterable[str], author: Author, *, 
     """
     named = _tenants(tenants)
     async with _changing(database, author, forced=force) as (connection, before):
-        await _refuse_strangers(connection, named, before.enabled_tenants | before.disabled_tenants)
+        await refuse_strangers(connection, named, before.enabled_tenants | before.disabled_tenants)
         unverified = await _unverified(connection, named)
         if unverified and not force:
             raise UnverifiedTenants(
@@ -139,7 +139,7 @@ async def disable(database: Database, tenants: Iterable[str], author: Author) ->
     """
     named = _tenants(tenants)
     async with _changing(database, author) as (connection, before):
-        await _refuse_strangers(connection, named, before.enabled_tenants | before.disabled_tenants)
+        await refuse_strangers(connection, named, before.enabled_tenants | before.disabled_tenants)
         await _execute(connection, "disable", {"tenants": named})
         return await _changed(connection, before)
 
@@ -217,7 +217,7 @@ def _tenants(given: Iterable[str]) -> list[str]:
     return tenants
 
 
-async def _refuse_strangers(connection: Connection, tenants: list[str], listed: frozenset[str]) -> None:
+async def refuse_strangers(connection: Connection, tenants: list[str], listed: frozenset[str]) -> None:
     """Nobody should believe to have rolled a tenant back whose id was misspelt. A listed tenant is never a stranger:
     it was known once, and going back must work for it."""
     rows = await every(connection, statement("flags", "strangers"), {"tenants": tenants})
