@@ -11,9 +11,9 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from relevo.errors import ConfigurationError, nearest
@@ -37,6 +37,52 @@ class Settings(BaseSettings):
 
     serve_trusted_proxies: str = ""
     """Addresses and networks, separated by commas, whose X-Forwarded-For and -Proto ``relevo serve`` believes."""
+
+    webhook_auth: Literal["required", "none"] = "required"
+    """``none``, said aloud, lets anybody speak for Vapi."""
+
+    webhook_shadow_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share (0..1) of the calls answered by v1 of which v2 is asked too, afterwards, for the record."""
+
+    vapi_secret: str = ""
+    """What Vapi shows in X-Vapi-Secret; several, while one is being replaced, are separated by spaces."""
+
+    vapi_bearer: str = ""
+    """The same for ``Authorization: Bearer``."""
+
+    vapi_hmac_secret: str = ""
+    """The same for messages that are signed."""
+
+    vapi_hmac_algorithm: Literal["sha256", "sha512", "sha1"] = "sha256"
+    vapi_hmac_header: str = "x-signature x-vapi-signature"
+    """Where the signature is; the first of these headers that is there counts."""
+
+    vapi_hmac_timestamp_header: str = "x-timestamp"
+    vapi_hmac_signs: Literal["timestamp.body", "body"] = "timestamp.body"
+    """The text that is signed."""
+
+    vapi_hmac_prefix: str = ""
+    """What stands before the signature, beside the name of the algorithm and ``=``."""
+
+    vapi_api_key: str | None = None
+    """For reading and binding numbers, and for looking up calls of which no report came."""
+
+    vapi_api_url: str = "https://api.vapi.ai"
+    vapi_credential_id: str | None = None
+    """The credential at Vapi that the assistants we return name, so that Vapi authenticates itself for their
+    messages, too."""
+
+    v1_upstream: str | None = None
+    """URL of the handler that speaks for v1; None: the built-in one."""
+
+    v2_upstream: str | None = None
+    """The same for v2."""
+
+    public_url: str | None = None
+    """The base that Vapi reaches us by; None: as each request has it."""
+
+    assistant: dict[str, Any] = {}
+    """Parts of every assistant that we return which are the platform's own choice: model, voice, transcriber, …"""
 
     source: dict[str, Any] = {}
     """Where the v1 rows are and under which names; read by relevo.migration.mapping."""

@@ -15,17 +15,20 @@ from cyclopts import App, Parameter
 from relevo import __version__
 from relevo.access.door import Door
 from relevo.access.keyring import Keyring
+from relevo.cli import recording
 from relevo.cli.frame import ORDINARY, Common, WholeNumber
 from relevo.clock import system_clock
 from relevo.db.embedded import EmbeddedServer
 from relevo.db.pool import Database, describe
 from relevo.flags import ofrep
 from relevo.flags.store import Flags
+from relevo.metrics.folding import keep_folding
 from relevo.migration import keeping
 from relevo.serving import flag_api, health, logs, server
 from relevo.serving.app import create_app
 from relevo.serving.measures import Measures
 from relevo.serving.readiness import Readiness
+from relevo.webhooks.service import webhook
 
 _WAITS_FOR_DATABASE_S = 3.0
 
@@ -41,7 +44,7 @@ async def serve(
     port: Annotated[WholeNumber, Parameter(help="Port; 0 picks a free one, which the first line tells.")] = 8080,
     common: Common = ORDINARY,
 ) -> None:
-    """Answer over HTTP until stopped: flag evaluation (OFREP), the flags API, health and metrics.
+    """Answer over HTTP until stopped: Vapi's webhook, flag evaluation (OFREP), the flags API, health and metrics.
 
     Starts without its database, too, and answers from it as soon as it is there.
 
@@ -54,7 +57,11 @@ async def serve(
     trusted = server.proxies(in_force.serve_trusted_proxies)
     listening = server.listen(host, port)
     logs.configure()
-    async with _database(common) as database, Flags(database, direct_url=in_force.direct_url) as flags:
+    async with (
+        _database(common) as database,
+        Flags(database, direct_url=in_force.direct_url) as flags,
+        webhook(database, flags, in_force, system_clock) as router,
+    ):
         keyring = Keyring(database, system_clock)
         await keyring.refresh()
         readiness, door, measures = Readiness(keyring, flags, system_clock), Door(keyring), Measures(__version__)
@@ -62,10 +69,13 @@ async def serve(
         app = create_app(
             __version__,
             measures,
-            routes=[*ofrep.routes(flags, door), *health.routes(readiness, measures)],
+            routes=[*router.routes, *ofrep.routes(flags, door), *health.routes(readiness, measures)],
             routers=flag_api.routers(flags, door),
             jobs=[
                 keyring.keep_fresh,
+                *router.jobs,
+                partial(recording.install, database, common.mapping(), in_force),
+                partial(keep_folding, database, system_clock),
                 partial(keeping.keep_repaired, database, system_clock),
                 partial(keeping.keep_verified, database, common.mapping(), system_clock),
             ],

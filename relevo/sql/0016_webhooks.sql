@@ -1,0 +1,105 @@
+-- The router: its signing keys, the calls it could not place, the numbers at Vapi, and what its own back end was told.
+
+-- Keys that pins are signed with. The newest signs; one that is retired is not accepted any more.
+CREATE TABLE relevo.webhook_keys (
+    id         integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    secret     bytea NOT NULL CHECK (octet_length(secret) >= 32)
+               DEFAULT sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())),
+    created_at timestamptz NOT NULL DEFAULT now(),
+    retired_at timestamptz
+);
+INSERT INTO relevo.webhook_keys DEFAULT VALUES;
+
+-- Calls of which nobody could tell whom they were for: what an operator needs to find out.
+CREATE TABLE relevo.unplaced_calls (
+    call_id      text PRIMARY KEY CHECK (call_id <> ''),
+    message_type text NOT NULL,
+    number_id    text,
+    number       text,
+    assistant_id text,
+    why          text NOT NULL,
+    messages     bigint NOT NULL DEFAULT 1,
+    first_at     timestamptz NOT NULL,
+    last_at      timestamptz NOT NULL
+);
+CREATE INDEX unplaced_calls_last ON relevo.unplaced_calls (last_at);
+
+-- The numbers at Vapi as they were last seen, and what release puts back. A number bound to something never asks us.
+CREATE TABLE relevo.vapi_numbers (
+    id           text PRIMARY KEY CHECK (id <> ''),
+    number       text,
+    name         text,
+    assistant_id text,
+    squad_id     text,
+    workflow_id  text,
+    fallback     jsonb,
+    server       jsonb,
+    bound        boolean NOT NULL GENERATED ALWAYS AS
+                 (coalesce(assistant_id, squad_id, workflow_id) IS NOT NULL) STORED,
+    seen_at      timestamptz NOT NULL,
+    adopted_at   timestamptz,
+    adopted_by   text,
+    before       jsonb,  -- what adopting changed, as it was
+    CHECK ((adopted_at IS NULL) = (before IS NULL) AND (adopted_at IS NULL) = (adopted_by IS NULL))
+);
+CREATE INDEX vapi_numbers_number ON relevo.vapi_numbers (number);
+
+-- What the built-in back end was asked to do, each once, and what it answered.
+CREATE TABLE relevo.tool_calls (
+    call_id      text NOT NULL CHECK (call_id <> ''),
+    tool_call_id text NOT NULL CHECK (tool_call_id <> ''),
+    tenant_id    text,
+    version      text NOT NULL CHECK (version IN ('v1', 'v2')),
+    name         text NOT NULL,
+    arguments    jsonb NOT NULL,
+    result       text,
+    error        text,
+    outcome      text CHECK (outcome IN ('reservation_created', 'appointment_created', 'order_created')),
+    at           timestamptz NOT NULL,
+    PRIMARY KEY (call_id, tool_call_id),
+    CHECK ((result IS NULL) <> (error IS NULL)),
+    CHECK (outcome IS NULL OR error IS NULL)
+);
+
+-- v1 as it is, or nothing where the platform has dropped it: v2 must still be answered.
+CREATE FUNCTION relevo.v1_as_it_is() RETURNS SETOF relevo.v1_config
+LANGUAGE plpgsql STABLE SET search_path = '' AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM relevo.v1_configurations();
+EXCEPTION WHEN undefined_table OR undefined_column OR invalid_schema_name THEN
+    RETURN;
+END $$;
+
+CREATE FUNCTION relevo.tenants_as_they_are()
+RETURNS TABLE (id uuid, vertical text, name text, time_zone text, email text, phone_number text)
+LANGUAGE plpgsql STABLE SET search_path = '' AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM relevo.v1_tenants();
+EXCEPTION WHEN undefined_table OR undefined_column OR invalid_schema_name THEN
+    RETURN;
+END $$;
+
+-- How many minutes a time zone is ahead of UTC; by the same rule as relevo.told_at_call.
+CREATE FUNCTION relevo.minutes_from_utc(now timestamptz, time_zone text) RETURNS integer
+LANGUAGE plpgsql STABLE SET search_path = '' AS $$
+DECLARE
+    here timestamp;
+BEGIN
+    BEGIN
+        here := now AT TIME ZONE nullif(btrim(time_zone), '');
+    EXCEPTION WHEN invalid_parameter_value THEN
+        here := NULL;
+    END;
+    here := coalesce(here, now AT TIME ZONE 'America/Mexico_City');
+    RETURN round(extract(epoch FROM here - (now AT TIME ZONE 'UTC')) / 60);
+END $$;
+
+DO $$
+DECLARE
+    ours regclass;
+BEGIN
+    FOREACH ours IN ARRAY ARRAY['relevo.webhook_keys', 'relevo.unplaced_calls', 'relevo.vapi_numbers',
+                                'relevo.tool_calls']::regclass[] LOOP
+        EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', ours);
+    END LOOP;
+END $$;

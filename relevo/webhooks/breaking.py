@@ -1,0 +1,140 @@
+"""The breakers in a process: who may be asked, what came of it, and the state that all processes share.
+
+What was seen is counted here and added to the shared window once a second, or at once when something failed. Without
+the database a process decides for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+
+from relevo.clock import Clock
+from relevo.db.pool import Connection, Database
+from relevo.errors import RelevoError
+from relevo.metrics import breakers as shared
+from relevo.metrics.breakers import Breaker
+from relevo.webhooks.breaker import RULES, Passage, Rules, after_probe, passage, trips
+
+REFRESH_EVERY_S = 1.0
+_WITHIN_S = 0.5
+
+Key = tuple[str, str]  # version, and upstream without its secrets
+
+
+@dataclass(slots=True)
+class _Tally:
+    calls: int = 0
+    failures: int = 0
+    slow: int = 0
+
+
+class Breakers:
+    """See the module. ``keep_fresh`` must be running."""
+
+    def __init__(self, database: Database, clock: Clock, holder: str, rules: Rules = RULES) -> None:
+        self._database, self._clock, self._holder, self._rules = database, clock, holder, rules
+        self._seen: dict[Key, Breaker] = {}
+        self._tallies: dict[Key, _Tally] = {}
+        self._rests_until: dict[Key, datetime] = {}  # decided here alone
+        self._failed = asyncio.Event()
+
+    async def admit(self, key: Key) -> Passage:
+        """Whether a handler may be asked now: freely, as the one probe of all processes, or not."""
+        now = self._clock()
+        if self._rests_until.get(key, now) > now:
+            return "stop"
+        seen = self._seen.get(key)
+        how = passage(seen, now)
+        if how != "probe" or seen is None:
+            return how
+        try:
+            async with asyncio.timeout(_WITHIN_S), self._database.transaction() as connection:
+                overdue_at = now + self._rules.probe_takes
+                taken = await shared.probe(connection, seen, now, holder=self._holder, overdue_at=overdue_at)
+        except (RelevoError, psycopg.Error, TimeoutError):
+            return "stop"
+        if taken is None:
+            return "stop"
+        self._seen[key] = taken
+        return "probe"
+
+    async def told(self, key: Key, how: Passage, seconds: float, *, failed: bool) -> None:
+        """What came of asking. A probe's answer changes the state at once."""
+        if how == "probe":
+            await self._probed(key, not failed and seconds < self._rules.slow_s)
+            return
+        tally = self._tallies.setdefault(key, _Tally())
+        tally.calls += 1
+        tally.failures += failed
+        tally.slow += seconds >= self._rules.slow_s
+        if failed:
+            self._failed.set()
+
+    async def keep_fresh(self) -> None:
+        """Add what was seen, and see what others did. Never returns."""
+        while True:
+            await self.refresh()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REFRESH_EVERY_S):
+                    await self._failed.wait()
+            self._failed.clear()
+            await asyncio.sleep(0.02)  # those that fail together are told together
+
+    async def refresh(self) -> None:
+        """Once. Failing is no fault: what was seen is kept for the next time, and judged here."""
+        told, self._tallies = self._tallies, {}
+        try:
+            async with asyncio.timeout(5 * _WITHIN_S), self._database.transaction() as connection:
+                now = self._clock()
+                for key in sorted(told):
+                    seen = await self._observe(connection, key, told[key], now)
+                    why = trips(seen, self._rules)
+                    if why is not None:
+                        rested = now + self._rules.rests_for
+                        await shared.change(
+                            connection, seen, "open", now, holder=self._holder, why=why, probe_at=rested
+                        )
+                self._seen = {(each.version, each.upstream): each for each in await shared.breakers(connection)}
+        except (RelevoError, psycopg.Error, TimeoutError):
+            self._keep(told)
+
+    async def _observe(self, connection: Connection, key: Key, tally: _Tally, now: datetime) -> Breaker:
+        version, upstream = key
+        return await shared.observe(
+            connection,
+            version,
+            upstream,
+            now,
+            window=self._rules.window,
+            calls=tally.calls,
+            failures=tally.failures,
+            slow=tally.slow,
+        )
+
+    def _keep(self, told: dict[Key, _Tally]) -> None:
+        now = self._clock()
+        for key, tally in told.items():
+            if tally.calls >= self._rules.at_least and tally.failures >= self._rules.failure_rate * tally.calls:
+                self._rests_until[key] = now + self._rules.rests_for
+                continue
+            later = self._tallies.setdefault(key, _Tally())
+            later.calls += tally.calls
+            later.failures += tally.failures
+            later.slow += tally.slow
+
+    async def _probed(self, key: Key, succeeded: bool) -> None:
+        now, seen = self._clock(), self._seen[key]
+        state, probe_at = after_probe(succeeded, now, self._rules)
+        why = "the probe succeeded" if succeeded else "the probe failed"
+        with contextlib.suppress(RelevoError, psycopg.Error, TimeoutError):
+            async with asyncio.timeout(_WITHIN_S), self._database.transaction() as connection:
+                changed = await shared.change(
+                    connection, seen, state, now, holder=self._holder, why=why, probe_at=probe_at
+                )
+            if changed is not None:
+                self._seen[key] = changed

@@ -1,0 +1,177 @@
+"""What this process knows of configurations and keys: always at hand, so that a call is answered without a query.
+
+Read every few seconds; what changed is read anew, the rest is kept. Without its database a process goes on with what it
+knew last: numbers, tenants, and what either version last said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+import structlog
+from psycopg.rows import DictRow
+
+from relevo.clock import Clock
+from relevo.db.pool import Database, every
+from relevo.db.statements import statement
+from relevo.errors import RelevoError
+from relevo.metrics.record import Version
+from relevo.webhooks.answers import House, Said, Template, assistant, template
+from relevo.webhooks.identify import Directory, Entry, directory
+from relevo.webhooks.pin import Keys
+
+REFRESH_EVERY_S = 5.0
+_AGAIN_AFTER_S = 0.5  # a stranger may be new: look, but not more often than this
+_BATCH = 200
+_TEMPLATES = 4_000  # kept at most; each lasts a minute
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """What both versions say of one configuration, as of one stamp."""
+
+    tenant_id: str
+    stamp: str
+    v1: Said | None
+    v2: Said | None  # None: there is no row, or it cannot be rendered
+
+
+class Known:
+    """See the module. ``keep_fresh`` must be running."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database, self._clock = database, clock
+        self.directory = Directory()
+        self.keys = Keys({})
+        self.read = False
+        """Whether the directory has been read at least once."""
+        self._entries: dict[str, Entry] = {}
+        self._heard: dict[str, _Heard] = {}
+        self._templates: dict[tuple[str, Version, str, int], Template] = {}
+        self._refreshing = asyncio.Lock()
+        self._read_at_s = float("-inf")  # of the loop's clock
+
+    async def keep_fresh(self) -> None:
+        """Read again and again. Never returns."""
+        while True:
+            await self.refresh()
+            await asyncio.sleep(REFRESH_EVERY_S)
+
+    async def refresh(self) -> bool:
+        """Read what changed; False where the database could not be read: what was known stays."""
+        async with self._refreshing:
+            try:
+                await self._refresh()
+            except (RelevoError, psycopg.Error) as error:
+                _log.warning("configurations not read", error=type(error).__name__)
+                return False
+            finally:
+                self._read_at_s = asyncio.get_running_loop().time()
+        return True
+
+    async def look_again(self) -> None:
+        """Read again because somebody asks for what is not known; not more often than makes sense."""
+        asked_s = asyncio.get_running_loop().time()
+        if asked_s - self._read_at_s < _AGAIN_AFTER_S:
+            return
+        async with self._refreshing:
+            pass  # somebody may be reading just now, and what they find is as good
+        if self._read_at_s < asked_s:
+            await self.refresh()
+
+    async def said(self, entry: Entry, version: Version) -> Said | None:
+        """What a version says to callers of a configuration; None where it has nothing to say."""
+        heard = self._heard.get(entry.config_id)
+        if heard is None or heard.tenant_id != entry.tenant_id:  # or it would be another tenant's
+            with contextlib.suppress(RelevoError, psycopg.Error):
+                await self._listen([entry])
+            heard = self._heard.get(entry.config_id)
+        if heard is None or heard.tenant_id != entry.tenant_id:
+            return None
+        return heard.v1 if version == "v1" else heard.v2
+
+    async def template(self, entry: Entry, version: Version, house: House, now: datetime) -> Template | None:
+        """The answer that a version gives, made once a minute; None where it has nothing to say."""
+        said = await self.said(entry, version)
+        if said is None or not said.system_prompt:
+            return None
+        stamp = self._heard[entry.config_id].stamp
+        key = (entry.config_id, version, f"{stamp} {house.url}", int(now.timestamp() // 60))
+        found = self._templates.get(key)
+        if found is None:
+            if len(self._templates) >= _TEMPLATES:
+                self._templates.clear()
+            found = self._templates[key] = template(assistant(said, entry, version, house, now), house)
+        return found
+
+    def of_tenant(self, tenant_id: str | None) -> Entry | None:
+        """A tenant's configuration, an active one where there is one."""
+        entries = self.directory.by_tenant.get(tenant_id or "", ())
+        return next((entry for entry in entries if entry.active), entries[0] if entries else None)
+
+    async def _refresh(self) -> None:
+        async with self._database.transaction(read_only=True) as connection:
+            keys = await every(connection, statement("router", "keys"))
+            rows = await every(connection, statement("router", "directory"), {"now": self._clock()})
+        self.keys = Keys({row["id"]: bytes(row["secret"]) for row in keys})
+        entries = {row["config_id"]: _entry(row) for row in rows}
+        if entries != self._entries:
+            self._entries, self.directory = entries, directory(entries.values())
+        self.read = True
+        stale = [entry for entry in entries.values() if not self._is_fresh(entry)]
+        for start in range(0, len(stale), _BATCH):
+            await self._listen(stale[start : start + _BATCH])
+        for gone in self._heard.keys() - entries.keys():
+            del self._heard[gone]
+
+    def _is_fresh(self, entry: Entry) -> bool:
+        heard = self._heard.get(entry.config_id)
+        return heard is not None and heard.stamp == entry.stamp
+
+    async def _listen(self, entries: list[Entry]) -> None:
+        """Hear what both versions say. One that cannot be rendered does not keep the others from being heard."""
+        try:
+            rows = await self._said(entries, render=True)
+        except (psycopg.DataError, psycopg.ProgrammingError, psycopg.InternalError):
+            if len(entries) > 1:
+                for entry in entries:
+                    await self._listen([entry])
+                return
+            _log.error("v2 cannot be rendered", config_id=entries[0].config_id)
+            rows = await self._said(entries, render=False)
+        by_id = {row["config_id"]: row for row in rows}
+        for entry in entries:
+            row = by_id.get(entry.config_id)
+            if row is not None:
+                self._heard[entry.config_id] = _heard(entry, row)
+
+    async def _said(self, entries: Iterable[Entry], *, render: bool) -> list[DictRow]:
+        wanted = {"config_ids": [entry.config_id for entry in entries], "render": render}
+        async with self._database.transaction(read_only=True) as connection:
+            return await every(connection, statement("router", "said"), wanted)
+
+
+def _entry(row: DictRow) -> Entry:
+    return Entry(**{**row, "number_ids": tuple(row["number_ids"])})
+
+
+def _heard(entry: Entry, row: DictRow) -> _Heard:
+    v1 = Said(row["v1_name"], row["v1_prompt"], row["v1_first_message"], row["v1_voice_id"]) if row["in_v1"] else None
+    v2 = None
+    if row["in_v2"] and row["v2_prompt"] is not None:
+        v2 = Said(
+            row["v2_name"],
+            row["v2_prompt"],
+            row["v2_first_message"],
+            row["v2_voice_id"],
+            row["v2_voice_speed"],
+            tuple(row["capabilities"]),
+        )
+    return _Heard(entry.tenant_id, entry.stamp, v1, v2)
