@@ -7,6 +7,7 @@ fails, and that is counted against v2.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,7 @@ from relevo.webhooks import pin as pins
 from relevo.webhooks import route
 from relevo.webhooks.answers import House, Template, apology, with_server
 from relevo.webhooks.breaking import Breakers
-from relevo.webhooks.calls import Calls
+from relevo.webhooks.calls import UNAVAILABLE, Calls
 from relevo.webhooks.handlers import v1, v2
 from relevo.webhooks.handlers.upstream import HandlerFailed, Upstream
 from relevo.webhooks.identify import Entry, Found
@@ -114,9 +115,13 @@ class Asking:
             raise HandlerFailed("its breaker is open")
         loop = asyncio.get_running_loop()
         began_s, failed = loop.time(), True
+        answer: Template | dict[str, Any]
         try:
-            async with asyncio.timeout(within_s):
-                answer = await self._handled(asked, entry, version, upstream, within_s)
+            if upstream is None and self._known.has_heard(entry):  # at hand: nothing to wait for
+                answer = await self._built_in(asked, entry, version)
+            else:
+                async with asyncio.timeout(within_s):
+                    answer = await self._handled(asked, entry, version, upstream, within_s)
             failed = False
         except TimeoutError:
             raise HandlerFailed(f"no answer within {within_s:g} s") from None
@@ -130,6 +135,9 @@ class Asking:
         if upstream is not None:
             reply = await upstream.forward(asked.body, asked.headers, within_s)
             return _understood(reply.status, reply.body)
+        return await self._built_in(asked, entry, version)
+
+    async def _built_in(self, asked: Asked, entry: Entry, version: Version) -> Template:
         handler = v1.answer if version == "v1" else v2.answer
         return await handler(self._known, entry, asked.house, self._clock())
 
@@ -166,7 +174,9 @@ class Asking:
             try:
                 answer = await self.ask(asked, whose, pin.served_version, V1_WITHIN_S)
             except HandlerFailed:
-                await self._calls.pin(pin, asked.event, fallback=f"{pin.served_version}: failed when asked again")
+                fallback = f"{pin.served_version}: failed when asked again"
+                with contextlib.suppress(*UNAVAILABLE):
+                    await self._calls.record(asked.event, pin, fallback=fallback)
         return _encoded(answer, asked.house, self._token(pin), whose), pin
 
     def _token(self, pin: Pin) -> str | None:

@@ -23,17 +23,17 @@ Write = Callable[[Sequence[Message]], Awaitable[dict[str, Standing]]]
 
 
 class Grouped:
-    """Messages of calls, written in groups of at most ``most``, ``at_once`` groups at a time."""
+    """Messages of calls, written in groups of at most ``most``, ``at_once`` groups at a time, each ``within_s``."""
 
-    def __init__(self, write: Write, *, most: int, at_once: int) -> None:
-        self._write, self._most, self._at_once = write, most, at_once
+    def __init__(self, write: Write, *, most: int, at_once: int, within_s: float) -> None:
+        self._write, self._most, self._at_once, self._within_s = write, most, at_once, within_s
         self._waiting: deque[tuple[Message, asyncio.Future[Standing]]] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
 
-    async def put(self, message: Message, within_s: float) -> Standing:
-        """Returns the pin that stands once the message is stored, which it may be later than ``within_s``.
+    def put(self, message: Message) -> asyncio.Future[Standing]:
+        """The pin that stands, once the message is stored.
 
-        Raises TimeoutError, or what the database raised: then nothing was stored.
+        Raises TimeoutError when that takes too long, or what the database raised: then nothing was stored.
         """
         if len(self._waiting) >= _MOST_WAITING:
             raise DatabaseUnreachable("too many calls wait to be written", fix="check the database")
@@ -43,8 +43,7 @@ class Grouped:
             task = asyncio.create_task(self._drain())
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
-        async with asyncio.timeout(within_s):
-            return await asyncio.shield(done)
+        return done
 
     async def finish(self) -> None:
         """Wait for what is under way."""
@@ -58,7 +57,14 @@ class Grouped:
 
     async def _store(self, group: list[tuple[Message, asyncio.Future[Standing]]]) -> None:
         try:
-            standing = await self._write([message for message, _ in group])
+            async with asyncio.timeout(self._within_s):
+                standing = await self._write([message for message, _ in group])
+        except TimeoutError as error:
+            _log.error("calls not stored in time", calls=len(group))
+            group += self._waiting  # they have waited as long
+            self._waiting.clear()
+            for _, done in group:
+                _fail(done, error)
         except (RelevoError, psycopg.Error, OSError) as error:
             if len(group) > 1 and not isinstance(error, RelevoError):  # one of them, not the database, may be to blame
                 for each in group:

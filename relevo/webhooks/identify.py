@@ -80,7 +80,10 @@ def identify(known: Directory, event: Event) -> Found:
     """Whom a call is for. Of what fits several tenants, the next evidence decides; if there is none, nobody can."""
     left: tuple[Entry, ...] = ()
     why = "nothing in the message tells whom it is for"
+    fits = known.by_number_id.get(event.number_id or "", ())
     assistants = _assistants(event)
+    if len(fits) == 1 and not assistants:  # as nearly always
+        return Found(fits[0], "number's id")
     only_v2 = any(a in known.by_v2_assistant for a in assistants) and not any(
         a in known.by_v1_assistant for a in assistants
     )
@@ -106,6 +109,8 @@ def dialled(number: str) -> str:
 
 def _assistants(event: Event) -> tuple[str, ...]:
     """The call's assistant; the one described in the message too, unless a browser may have described it."""
+    if event.call_assistant_id is None and event.assistant_id is None:
+        return ()
     described = event.assistant_id if event.direction != "web" else None
     return tuple(dict.fromkeys(each for each in (event.call_assistant_id, described) if each))
 

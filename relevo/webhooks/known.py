@@ -86,15 +86,19 @@ class Known:
         if self._read_at_s < asked_s:
             await self.refresh()
 
+    def has_heard(self, entry: Entry) -> bool:
+        """Whether what is said to callers of a configuration is at hand."""
+        heard = self._heard.get(entry.config_id)
+        return heard is not None and heard.tenant_id == entry.tenant_id  # or it would be another tenant's
+
     async def said(self, entry: Entry, version: Version) -> Said | None:
         """What a version says to callers of a configuration; None where it has nothing to say."""
-        heard = self._heard.get(entry.config_id)
-        if heard is None or heard.tenant_id != entry.tenant_id:  # or it would be another tenant's
+        if not self.has_heard(entry):
             with contextlib.suppress(RelevoError, psycopg.Error):
                 await self._listen([entry])
-            heard = self._heard.get(entry.config_id)
-        if heard is None or heard.tenant_id != entry.tenant_id:
+        if not self.has_heard(entry):
             return None
+        heard = self._heard[entry.config_id]
         return heard.v1 if version == "v1" else heard.v2
 
     async def template(self, entry: Entry, version: Version, house: House, now: datetime) -> Template | None:

@@ -47,6 +47,7 @@ class Delivery:
     """One request, as it came."""
 
     headers: Sequence[tuple[bytes, bytes]]
+    named: Mapping[str, str]  # the same by their names in lower case
     query: bytes
     body: bytes
     house: House
@@ -104,7 +105,7 @@ class Router:
     async def receive(self, delivery: Delivery) -> Reply:
         """The answer to one message; 503 for one that could not be stored and should come again. Raises Unauthorized
         and NoMessage."""
-        headers = texts(delivery.headers)
+        headers = delivery.named
         trusted = self._authentication.by_headers(headers) or self._authentication.by_signature(
             headers, delivery.body, self._clock()
         )
