@@ -16,7 +16,7 @@ from relevo.db import migrations
 from relevo.db.pool import Database
 from relevo.flags import writing
 from relevo.flags.writing import Author
-from relevo.webhooks.acting import TOOL_FAILED
+from relevo.webhooks.answers import TOOL_FAILED
 from tests.calling import SECRET, WEBHOOK, Line, asked, report, status, tool_calls
 from tests.conftest import copied, load_sample, rows, value
 from tests.servers import Server, programs_of, running

@@ -167,8 +167,10 @@ class Asking:
 
     async def _again(self, asked: Asked, pin: Pin, entry: Entry | None) -> tuple[bytes, Pin]:
         """Asked once more about a call that is pinned: by the same tenant and version, or by nobody."""
-        same = entry is not None and entry.tenant_id == pin.tenant_id
-        whose = entry if same else self._known.of_tenant(pin.tenant_id)
+        whose = entry or self._known.of_tenant(pin.tenant_id)
+        if whose is not None and whose.tenant_id != pin.tenant_id:
+            self._unplaced.note(asked.event, "the call was another tenant's before")
+            whose = None
         answer = None
         if whose is not None and whose.active:
             try:

@@ -28,6 +28,7 @@ class Grouped:
     def __init__(self, write: Write, *, most: int, at_once: int, within_s: float) -> None:
         self._write, self._most, self._at_once, self._within_s = write, most, at_once, within_s
         self._waiting: deque[tuple[Message, asyncio.Future[Standing]]] = deque()
+        self._draining = 0
         self._under_way: set[asyncio.Task[None]] = set()
 
     def put(self, message: Message) -> asyncio.Future[Standing]:
@@ -39,7 +40,8 @@ class Grouped:
             raise DatabaseUnreachable("too many calls wait to be written", fix="check the database")
         done: asyncio.Future[Standing] = asyncio.get_running_loop().create_future()
         self._waiting.append((message, done))
-        if len(self._under_way) < self._at_once:
+        if self._draining < self._at_once:
+            self._draining += 1
             task = asyncio.create_task(self._drain())
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
@@ -51,9 +53,12 @@ class Grouped:
             await asyncio.wait(self._under_way)
 
     async def _drain(self) -> None:
-        while self._waiting:
-            group = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
-            await self._store(group)
+        try:
+            while self._waiting:
+                group = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+                await self._store(group)
+        finally:
+            self._draining -= 1  # at once: a task that is as good as over takes nothing more
 
     async def _store(self, group: list[tuple[Message, asyncio.Future[Standing]]]) -> None:
         try:
@@ -82,7 +87,7 @@ class Grouped:
         else:
             for message, done in group:
                 if not done.done():
-                    done.set_result(standing[message.call_id])
+                    done.set_result(standing[message.call_id])  # every call that was given has a pin then
 
 
 def _fail(done: asyncio.Future[Standing], error: Exception) -> None:
