@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relevo.db.pool import Database
+from relevo.errors import NoMessage
 from relevo.metrics.breakers import Breaker
 from relevo.metrics.record import Message, Pin, Standing
 from relevo.webhooks import message
@@ -25,7 +26,7 @@ from relevo.webhooks.authentication import Authentication, Signing, sign
 from relevo.webhooks.breaker import RULES, passage, trips
 from relevo.webhooks.grouping import Grouped
 from relevo.webhooks.identify import Entry, directory, identify
-from relevo.webhooks.message import Event, NoMessage
+from relevo.webhooks.message import Event
 from relevo.webhooks.pin import GOOD_FOR, Keys, signed, verified
 from relevo.webhooks.tools import tools_of
 from tests.conftest import value

@@ -28,6 +28,7 @@ from relevo.cli import (
     serve,
     status,
     tokens,
+    vapi,
 )
 from relevo.cli.frame import ERR, OUT, Answer
 from relevo.errors import RelevoError
@@ -56,6 +57,7 @@ for module in (
     rollback,
     tokens,
     serve,
+    vapi,
     complaints,
     metrics,
     demo,

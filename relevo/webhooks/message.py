@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic_core import from_json
 
-from relevo.errors import UsageError
+from relevo.errors import NoMessage
 
 Direction = Literal["inbound", "outbound", "web"]
 
@@ -43,10 +43,6 @@ OUTCOMES = frozenset(
 )
 _TRANSFER_FAILED = ("transfer-failed", "warm-transfer")
 _FIRST_SECOND, _LAST_SECOND = 946_684_800, 4_102_444_800  # the years 2000 to 2099
-
-
-class NoMessage(UsageError):
-    """The body of a webhook is no message of Vapi."""
 
 
 @dataclass(frozen=True, slots=True)
