@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import calls, flags, memory, move, profile, record, restore, serve
+from bench import calls, flags, memory, mirror, move, profile, record, restore, router, serve
 from bench.figures import Figure, table
 from bench.place import place
 
@@ -40,7 +40,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="a million configurations, three million calls")
     parser.add_argument(
         "--only",
-        choices=("move", "memory", "calls", "profile", "flags", "serve", "restore", "record"),
+        choices=("move", "mirror", "memory", "calls", "profile", "flags", "serve", "restore", "record", "router"),
         help="one part alone",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="store the figures")
@@ -53,12 +53,14 @@ async def _measured(options: argparse.Namespace) -> tuple[list[Figure], list[pro
     sizes = (10_000, 100_000, 1_000_000) if options.full else (10_000, 100_000)
     many = options.calls or (3_000_000 if options.full else 300_000)
     with place() as server:
-        everything = ("move", "memory", "calls", "profile", "flags", "serve", "restore", "record")
+        everything = ("move", "mirror", "memory", "calls", "profile", "flags", "serve", "restore", "record", "router")
         for part in (options.only,) if options.only else everything:
             print(f"measuring: {part} …", file=sys.stderr)
             match part:
                 case "move":
                     figures += await move.compare(server, options.rows, ROUNDS)
+                case "mirror":
+                    figures += await mirror.compare(server, options.rows // 2, ROUNDS)
                 case "memory":
                     figures += await memory.compare(server, sizes)
                 case "calls":
@@ -69,6 +71,8 @@ async def _measured(options: argparse.Namespace) -> tuple[list[Figure], list[pro
                     figures += await restore.compare(
                         server, options.calls or (1_000_000 if options.full else 100_000), ROUNDS
                     )
+                case "router":
+                    figures += await router.compare(server, ROUNDS)
                 case "serve":
                     figures += await serve.compare(server, ROUNDS)
                 case "record":

@@ -129,6 +129,18 @@ class PortTaken(Refused):
     """The address to serve at cannot be had: another program has it, or the machine has no such address."""
 
 
+class NoMessage(UsageError):
+    """The body of a webhook is no message of Vapi."""
+
+
+class VapiUnreachable(RelevoError):
+    """Vapi's own API does not answer."""
+
+
+class VapiRefused(Refused):
+    """Vapi's own API answers, and says no."""
+
+
 class MoveFailed(RelevoError):
     """The move ended without success; what it wrote is either undone or resumable, as said."""
 

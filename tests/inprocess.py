@@ -77,7 +77,7 @@ class Asked:
 async def asking(database: Database, **chosen: Any) -> AsyncIterator[Asked]:
     """The application on a database, with the tests' secret; without its background work."""
     in_force = settings.Settings(**{"vapi_secret": SECRET, "public_url": "https://relevo.test", **chosen})
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     await recording.install(database, DEFAULT, in_force)
     asked: Asked | None = None
 

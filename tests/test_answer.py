@@ -13,7 +13,7 @@ from relevo.db.pool import Database
 from relevo.migration import runner
 from relevo.migration.run import Options
 from tests.commands import relevo, succeeds
-from tests.conftest import NOW, change, load_sample, rows, value
+from tests.conftest import NOW, behind, change, load_sample, rows, value
 
 PROMPT = (
     "Atiendes con gusto.\n\n## Horario\nDe nueve a seis.\n\n## Estacionamiento\nEn la esquina.\n\n"
@@ -107,7 +107,7 @@ async def test_who_is_set_aside_is_told_why(sampled: Database) -> None:
 async def test_who_is_in_v2_alone_is_answered_by_v2(sampled: Database) -> None:
     tenant = await a_clinic(sampled)
     await moved(sampled)
-    await change(sampled, "DELETE FROM public.voice_agent_config WHERE business_id = %s", (tenant,))
+    await behind(sampled, "DELETE FROM public.voice_agent_config WHERE business_id = %s", (tenant,))
     (config,) = succeeds("answer", tenant, url=sampled.url)["configs"]
     assert (config["v1"], config["not_carried"], config["retold"]) == (None, [], [])
     assert config["v2"]["assistant_type_id"] == "dental_basic"

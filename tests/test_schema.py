@@ -260,6 +260,7 @@ async def test_every_statement_prepares(sampled: Database) -> None:
         "metrics",
         "breaker",
         "states",
+        "router",
         "mirror",
         "leaving",
         "rollout",

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relevo.db.pool import Database
+from relevo.errors import NoMessage
 from relevo.metrics.breakers import Breaker
 from relevo.metrics.record import Message, Pin, Standing
 from relevo.webhooks import message
@@ -25,7 +26,7 @@ from relevo.webhooks.authentication import Authentication, Signing, sign
 from relevo.webhooks.breaker import RULES, passage, trips
 from relevo.webhooks.grouping import Grouped
 from relevo.webhooks.identify import Entry, directory, identify
-from relevo.webhooks.message import Event, NoMessage
+from relevo.webhooks.message import Event
 from relevo.webhooks.pin import GOOD_FOR, Keys, signed, verified
 from relevo.webhooks.tools import tools_of
 from tests.conftest import value
@@ -107,9 +108,19 @@ def test_the_snapshot_in_call_is_not_read() -> None:
     assert (event.status, event.ended_reason) == (None, "voicemail")
 
 
-def test_half_an_emoji_does_not_lose_a_report() -> None:
-    event = message.parse(b'{"message": {"type": "end-of-call-report", "call": {"id": "c"}, "x": "\\ud83d"}}')
-    assert event.call_id == "c"
+def test_half_an_emoji_does_not_lose_a_message() -> None:
+    before = b'{"message": {"type": "tool-calls", "x": "\\\\\\ud83d", "call": {"id": "c"}, "toolCalls": '
+    event = message.parse(before + b'[{"id": "t", "name": "f", "arguments": "{\\"a\\": \\"\\ud83d\\"}"}]}}')
+    assert (event.call_id, event.tool_calls[0].arguments) == ("c", {"a": "?"})
+    legacy = {"functionCall": {"name": "f", "parameters": '{"a": "\ud83d"}'}}
+    assert message.of(legacy, "function-call").tool_calls[0].arguments == {"a": "?"}
+
+
+@pytest.mark.parametrize("arguments", ["[" * 300 + "]" * 300, '{"a":' * 300 + "1" + "}" * 300])
+def test_no_message_is_deeper_than_can_be_written_down(arguments: str) -> None:
+    said = '{"message": {"type": "x", "x": "\\ud83d", "toolCalls": [{"id": "t", "name": "n", "arguments": '
+    with pytest.raises(NoMessage):
+        message.parse(f"{said}{arguments}}}]}}}}".encode())
 
 
 @given(

@@ -30,6 +30,7 @@ from relevo.cli import (
     serve,
     status,
     tokens,
+    vapi,
 )
 from relevo.cli.frame import ERR, OUT, Answer
 from relevo.errors import RelevoError
@@ -60,6 +61,7 @@ for module in (
     alerts,
     tokens,
     serve,
+    vapi,
     complaints,
     metrics,
     demo,

@@ -15,6 +15,7 @@ from relevo.cli.frame import ORDINARY, Answer, Common, WholeNumber
 from relevo.migration import preflight, states
 from relevo.migration.states import TenantState, Why
 from relevo.tenants.answer import tenant_of
+from relevo.webhooks.placing import TenantCalls, calls_of
 
 _COLOUR = {"live": "green", "verified": "green", "copied": "yellow", "pending": "yellow", "waiting": "yellow"}
 
@@ -61,8 +62,10 @@ async def why(tenant: str, *, common: Common = ORDINARY) -> Answer:
         preflight.refuse_blocked(await preflight.structure(database, mapping))
         fill = {name: rows for name, rows in mapping.fill().items() if name != "calls"}
         found = await states.why(database, mapping, (await tenant_of(database, tenant, fill)).id)
-    data = {**asdict(found.tenant), "flag": found.flag._asdict(), "configurations": found.configs}
-    return Answer(data, _why(found))
+        async with database.transaction(read_only=True) as connection:
+            calls = await calls_of(connection, str(found.tenant.tenant_id))
+    data = {**asdict(found.tenant), "flag": found.flag._asdict(), "configurations": found.configs, **asdict(calls)}
+    return Answer(data, Group(_why(found), _calls(calls)))
 
 
 def _table(chosen: list[TenantState], counts: Counter[Any], most: int) -> ConsoleRenderable:
@@ -91,6 +94,22 @@ def _why(found: Why) -> ConsoleRenderable:
         f"{'on' if found.flag_row.enabled else 'off'}, {found.flag_row.percentage} %)",
     )
     return Group(head, facts, *(_config(each) for each in found.configs))
+
+
+def _calls(calls: TenantCalls) -> Table:
+    table = Table(show_header=False, box=None)
+    for each in calls.numbers:
+        asks = "is bound, and never asks us: relevo vapi adopt" if each["bound"] else "asks us"
+        table.add_row("number", Text(f"{each['number'] or each['id']} {asks}, as of {each['seen_at'][:16]}"))
+    if not calls.numbers:
+        table.add_row("number", "not known whether it asks us: relevo vapi numbers")
+    for each in calls.open_calls:
+        pin = f"{each['version']} by {each['decided_by']}, served by {each['served_version']}"
+        table.add_row("call", Text(f"{each['call_id']} {each['status']}: {pin}, since {each['decided_at'][:16]}"))
+    last = calls.last_fallback
+    if last is not None:
+        table.add_row("last fallback", Text(f"{last['at'][:16]} {last['why']} (call {last['call_id']})"))
+    return table
 
 
 def _config(config: dict[str, Any]) -> Table:

@@ -6,8 +6,8 @@ rightly, so it is not asked.)
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic_core import from_json
 
-from relevo.errors import UsageError
+from relevo.errors import NoMessage
 
 Direction = Literal["inbound", "outbound", "web"]
 
@@ -42,11 +42,8 @@ OUTCOMES = frozenset(
     }
 )
 _TRANSFER_FAILED = ("transfer-failed", "warm-transfer")
+_SURROGATE = re.compile(rb"(?<!\\)((?:\\\\)*)\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _FIRST_SECOND, _LAST_SECOND = 946_684_800, 4_102_444_800  # the years 2000 to 2099
-
-
-class NoMessage(UsageError):
-    """The body of a webhook is no message of Vapi."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +151,9 @@ def _decoded(body: bytes) -> Any:
         return from_json(body, allow_inf_nan=True, cache_strings=False)
     except ValueError:
         pass
-    try:  # emoji cut in two, which JavaScript allows and the fast parser does not
-        return json.loads(body.decode(errors="replace"))
-    except (ValueError, RecursionError):
+    try:  # emoji cut in two, which JavaScript allows and this parser does not; its limit of depth is wanted, though
+        return from_json(_SURROGATE.sub(rb"\1?", body.decode(errors="replace").encode()), cache_strings=False)
+    except ValueError:
         raise NoMessage("the body is no JSON", fix="send Vapi's server messages as they are") from None
 
 
@@ -185,7 +182,7 @@ def _arguments(value: Any) -> dict[str, Any]:
     """Arguments as an object; they also come as the text of one."""
     if isinstance(value, str):
         try:
-            value = from_json(value, cache_strings=False)
+            value = from_json(_clean(value), cache_strings=False)  # which half a character would make fail
         except ValueError:
             return {}
     return _object(value)

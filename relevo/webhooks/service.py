@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.routing import Route
 
@@ -24,9 +25,11 @@ from relevo.webhooks.calls import Calls
 from relevo.webhooks.handlers import upstream
 from relevo.webhooks.handlers.upstream import Upstream
 from relevo.webhooks.known import Known
+from relevo.webhooks.reconciling import keep_reconciling
 from relevo.webhooks.router import Router
 from relevo.webhooks.shadow import Shadow
 from relevo.webhooks.unplaced import Unplaced
+from relevo.webhooks.vapi import Vapi
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,10 @@ async def webhook(database: Database, flags: Flags, settings: Settings, clock: C
         )
         await known.refresh()
         try:
-            yield Webhook(served, [known.keep_fresh, breakers.keep_fresh], known, unplaced)
+            key = settings.vapi_api_key
+            vapi = Vapi(session, settings.vapi_api_url, key) if key else None
+            reconciling = partial(keep_reconciling, database, vapi, clock)
+            yield Webhook(served, [known.keep_fresh, breakers.keep_fresh, reconciling], known, unplaced)
         finally:
             if shadow is not None:
                 await shadow.finish()

@@ -78,7 +78,7 @@ DELETE FROM relevo.vapi_numbers WHERE seen_at < %(before)s AND adopted_at IS NUL
 
 -- numbers --
 -- The numbers at Vapi, with the tenants whose configurations name them.
-SELECT n.*, coalesce(t.tenants, '{}') AS tenants
+SELECT n.*, coalesce(t.tenants, '{{}}') AS tenants
 FROM relevo.vapi_numbers n
 LEFT JOIN LATERAL (
     SELECT array_agg(DISTINCT c.business_id::text ORDER BY c.business_id::text) AS tenants
@@ -103,7 +103,7 @@ WITH released AS (
     WHERE id = %(id)s AND adopted_at IS NOT NULL RETURNING id
 )
 INSERT INTO relevo.audit_log (actor, action, subject, reason, details)
-SELECT %(actor)s, 'number.release', id, %(reason)s, '{}' FROM released
+SELECT %(actor)s, 'number.release', id, %(reason)s, '{{}}' FROM released
 
 -- tenant_calls --
 -- Of one tenant: how its numbers are bound, the pins of calls that are not over, and the last fallback.
@@ -122,6 +122,9 @@ SELECT (SELECT coalesce(jsonb_agg(jsonb_build_object('id', n.id, 'number', n.num
        (SELECT jsonb_build_object('call_id', c.call_id, 'at', c.decided_at, 'why', c.fallback, 'version', c.version,
                                   'served_version', c.served_version)
         FROM relevo.calls c WHERE c.tenant_id = %(tenant_id)s::text AND c.fallback IS NOT NULL
-        ORDER BY c.decided_at DESC LIMIT 1) AS last_fallback,
-       (SELECT max(c.decided_at) FROM relevo.calls c
-        WHERE c.tenant_id = %(tenant_id)s::text AND c.asked AND c.decided_at > %(since)s) AS last_asked_at
+        ORDER BY c.decided_at DESC LIMIT 1) AS last_fallback
+
+-- open_calls --
+-- Calls that are not over, decided in a stretch of time, the oldest first.
+SELECT call_id FROM relevo.calls WHERE stage < 6 AND decided_at < %(before)s AND NOT synthetic
+ORDER BY decided_at LIMIT %(at_most)s

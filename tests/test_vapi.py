@@ -1,0 +1,165 @@
+"""The numbers at Vapi: read, unbound and bound again; and calls that nobody reported, looked up there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from relevo.db.pool import Database
+from relevo.errors import UnknownName, VapiRefused
+from relevo.migration import source
+from relevo.migration.mapping import DEFAULT
+from relevo.webhooks import numbers as bindings
+from relevo.webhooks import reconciling
+from relevo.webhooks.handlers import upstream
+from relevo.webhooks.numbers import Changed
+from relevo.webhooks.vapi import Vapi
+from tests.calling import Line, lines
+from tests.conftest import NOW, rows
+from tests.recorded import asked, say, staged
+from tests.standins import Reply, Request, StandIn, stand_in
+
+HUMAN = "+525511112222"
+KEY = "a-private-key"
+
+
+class Account:
+    """An account at Vapi: numbers that can be read and changed, calls that can be looked up."""
+
+    def __init__(self, found: list[Line]) -> None:
+        self.numbers: dict[str, dict[str, Any]] = {
+            line.number_id: {
+                "id": line.number_id,
+                "number": line.number,
+                "assistantId": line.assistant_id,
+                "server": None,
+            }
+            for line in found
+        }
+        self.calls: dict[str, dict[str, Any]] = {}
+        self.fails_for: set[str] = set()
+
+    def __call__(self, request: Request) -> Reply:
+        if request.headers.get("authorization") != f"Bearer {KEY}":
+            return Reply(401)
+        path = request.path.partition("?")[0]
+        if request.method == "GET" and path == "/phone-number":
+            return Reply(body=[*self.numbers.values()])
+        kind, _, known = path.strip("/").partition("/")
+        if known in self.fails_for or (kind == "call" and known not in self.calls):
+            return Reply(404 if kind == "call" else 400)
+        if kind == "call":
+            return Reply(body=self.calls[known])
+        self.numbers[known] |= request.json
+        return Reply(body=self.numbers[known])
+
+
+@pytest.fixture
+async def account(sampled: Database) -> Account:
+    async with sampled.transaction() as connection:
+        await source.install(connection, DEFAULT, NOW)
+    return Account((await lines(sampled))[:3])
+
+
+@pytest.fixture
+def at_vapi(account: Account) -> Iterator[StandIn]:
+    with stand_in(account) as running:
+        yield running
+
+
+async def adopted(database: Database, at: StandIn, tenants: list[str] | None = None) -> list[Changed]:
+    async with upstream.session() as session:
+        return await bindings.adopt(
+            database,
+            Vapi(session, at.url, KEY),
+            lambda: NOW,
+            tenants=tenants,
+            webhook="https://relevo.test/webhooks/vapi",
+            transfer_to=HUMAN,
+            actor="tests",
+            reason="going live",
+        )
+
+
+async def released(database: Database, at: StandIn) -> list[Changed]:
+    async with upstream.session() as session:
+        vapi = Vapi(session, at.url, KEY)
+        return await bindings.release(database, vapi, lambda: NOW, tenants=None, actor="tests", reason=None)
+
+
+async def test_adopting_unbinds_and_releasing_puts_everything_back(
+    sampled: Database, account: Account, at_vapi: StandIn
+) -> None:
+    before = {known: dict(number) for known, number in account.numbers.items()}
+    assert [each.failure for each in await adopted(sampled, at_vapi)] == [None] * 3
+    for number in account.numbers.values():
+        assert number["assistantId"] is None
+        assert number["fallbackDestination"] == {"type": "number", "number": HUMAN}
+        assert number["server"]["url"] == "https://relevo.test/webhooks/vapi"
+    assert [each.bound for each in await bindings.remembered(sampled)] == [False] * 3
+    assert await adopted(sampled, at_vapi) == []
+    assert [each.failure for each in await released(sampled, at_vapi)] == [None] * 3
+    nothing = {"squadId": None, "workflowId": None, "fallbackDestination": None, "server": None}
+    assert account.numbers == {known: number | nothing for known, number in before.items()}
+    audit = "SELECT action, count(*) FROM relevo.audit_log WHERE action LIKE 'number.%%' GROUP BY 1 ORDER BY 1"
+    assert [(*row.values(),) for row in await rows(sampled, audit)] == [("number.adopt", 3), ("number.release", 3)]
+
+
+async def test_only_the_named_tenants_numbers_are_touched(
+    sampled: Database, account: Account, at_vapi: StandIn
+) -> None:
+    (first, *_) = await lines(sampled)
+    (done,) = await adopted(sampled, at_vapi, [first.tenant_id])
+    assert done.number.tenants == (first.tenant_id,)
+    assert sum(number["assistantId"] is None for number in account.numbers.values()) == 1
+    with pytest.raises(UnknownName, match="no number at Vapi"):
+        await adopted(sampled, at_vapi, ["0f8b2a9e-6c1d-4e57-9a35-3d2f1c7b8e90"])
+
+
+async def test_a_number_that_vapi_does_not_change_is_not_called_adopted(
+    sampled: Database, account: Account, at_vapi: StandIn
+) -> None:
+    stubborn = next(iter(account.numbers))
+    account.fails_for = {stubborn}
+    done = {each.number.id: each.failure for each in await adopted(sampled, at_vapi)}
+    assert isinstance(done.pop(stubborn), VapiRefused)
+    assert set(done.values()) == {None}
+    (row,) = await rows(sampled, "SELECT bound, adopted_at FROM relevo.vapi_numbers WHERE id = %s", [stubborn])
+    assert row == {"bound": True, "adopted_at": None}
+
+
+async def test_a_wrong_key_is_said_to_be_wrong(sampled: Database, at_vapi: StandIn) -> None:
+    async with upstream.session() as session:
+        with pytest.raises(VapiRefused, match="refuses the API key"):
+            await bindings.read(sampled, Vapi(session, at_vapi.url, "wrong"), lambda: NOW)
+
+
+async def test_calls_of_which_no_report_came_are_looked_up_or_end_by_their_length(
+    sampled: Database, account: Account, at_vapi: StandIn
+) -> None:
+    began = asked().decided_at
+    account.calls["known"] = {
+        "id": "known",
+        "type": "inboundPhoneCall",
+        "status": "ended",
+        "endedReason": "customer-ended-call",
+        "startedAt": began.isoformat(),
+        "endedAt": (began + timedelta(seconds=40)).isoformat(),
+        "updatedAt": (began + timedelta(seconds=45)).isoformat(),
+        "cost": 0.1,
+    }
+    account.calls["going on"] = {"id": "going on", "status": "in-progress"}
+    await say(sampled, staged("in-progress", 2, "known"), staged("in-progress", 2, "going on"), asked("unknown"))
+    async with upstream.session() as session:
+        vapi = Vapi(session, at_vapi.url, KEY)
+        assert await reconciling.reconcile(sampled, vapi, lambda: began + timedelta(minutes=11)) == 1
+        assert await reconciling.reconcile(sampled, vapi, lambda: began + timedelta(hours=2)) == 2
+    found = await rows(sampled, "SELECT call_id, status, outcome, our_fault, duration_ms FROM relevo.calls ORDER BY 1")
+    assert [(*row.values(),) for row in found] == [
+        ("going on", "failed", "unknown", True, None),
+        ("known", "completed", "customer_hangup", False, 40_000),
+        ("unknown", "failed", "unknown", True, None),
+    ]
