@@ -23,6 +23,8 @@ from relevo.cli import (
     metrics,
     mirror,
     move,
+    notify,
+    report,
     review,
     rollback,
     rollout,
@@ -57,11 +59,13 @@ for module in (
     backups,
     rollback,
     rollout,
-    alerts,
     tokens,
     serve,
     complaints,
     metrics,
+    alerts,
+    notify,
+    report,
     demo,
 ):
     module.register(app)
