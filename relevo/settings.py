@@ -85,13 +85,40 @@ class Settings(BaseSettings):
     assistant: dict[str, Any] = {}
     """Parts of every assistant that we return which are the platform's own choice: model, voice, transcriber, …"""
     slack_webhook_url: SecretStr | None = None
-    """Slack's incoming webhook for alerts and the rollout's news; None: they wait."""
+    """Slack's incoming webhook, a secret; None: nothing goes to Slack."""
+
+    slack_channel: str = "#voice-agent-alerts"
+    """The channel named to the webhook; newer webhooks go by their own."""
+
+    slack_mentions: str = "@oncall-eng"
+    """Who is called by a status update; a group that Slack should link is written <!subteam^ID>."""
+
+    slack_urgent_mentions: str = "@voice-agent-team @engineering-leads"
+    """Who is called by a rollback or a critical alert."""
 
     pagerduty_routing_key: SecretStr | None = None
-    """The integration key of PagerDuty's Events API v2, for critical alerts; None: they wait."""
+    """The integration key of an Events API v2 integration, a secret; None: nobody is paged."""
 
     pagerduty_url: str = "https://events.pagerduty.com/v2/enqueue"
     """Where PagerDuty takes events."""
+
+    smtp_url: SecretStr | None = None
+    """smtp://user:password@host:587 or smtps://…, a secret; None: no mail goes out."""
+
+    mail_from: str = "TIS TIS <soporte@tistis.com>"
+    """Whom clients see as the sender."""
+
+    notify_brand: str = "TIS TIS"
+    """Who signs what clients read."""
+
+    notify_support: str = "soporte@tistis.com"
+    """Where clients write to."""
+
+    notify_texts: Path | None = None
+    """A folder whose files stand in for the texts that come with Relevo."""
+
+    notify_clients: bool = False
+    """Whether what happens in a rollout mails clients by itself; otherwise only ``relevo notify send`` does."""
 
     source: dict[str, Any] = {}
     """Where the v1 rows are and under which names; read by relevo.migration.mapping."""

@@ -1,276 +1,363 @@
-"""Alerts: thresholds at each boundary, one incident per cause, and messages that arrive once, whatever happens."""
+"""Alerts: the specification's thresholds, one incident per cause, told once when it opens, worsens and is over."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
-import aiohttp
+import psycopg
 import pytest
-from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 
-from relevo.alerts import incidents, messages
-from relevo.alerts.incidents import QUIET_FOR, settle
-from relevo.alerts.thresholds import CALLS_FROM, THRESHOLDS, Condition, conditions, severity
+from relevo.alerts import incidents, watching
+from relevo.alerts.incident import QUIET_FOR, SILENT_FOR, Open, step
+from relevo.alerts.thresholds import ENOUGH_CALLS, RULES, WINDOWS, Finding, Judgement, grade, judge
 from relevo.comms import outbox
-from relevo.comms.outbox import LONGEST_WAIT, TRIES, Route, deliver, wait_for
+from relevo.comms.delivery import Delivery
+from relevo.comms.outcome import Channel
+from relevo.comms.pagerduty import PagerDuty
+from relevo.comms.slack import Slack
+from relevo.comms.texts import shipped
+from relevo.db.lease import Lease
 from relevo.db.pool import Database
-from relevo.errors import UnknownName
+from relevo.errors import LeaseLost, Refused, UnknownName
 from relevo.metrics.health import Health
-from relevo.rollout import controller
-from tests.commands import relevo
-from tests.conftest import rows, value
-from tests.rollouts import scene
+from relevo.metrics.latency import Histogram
+from tests.commands import relevo, succeeds
+from tests.conftest import NOW, change, rows, value
+from tests.recorded import reported, say
+from tests.wires import hook
 
-NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
-MINUTE = timedelta(minutes=1)
-BAD = Condition("error_rate", "warning", "High", "3 %")
-WORSE = Condition("error_rate", "critical", "Critical", "6 %", "act")
+ERRORS, LATENCY, BREAKERS = RULES
+HOUR = WINDOWS[0]
+LOOK = timedelta(minutes=1)
+JUDGEMENTS: Sequence[Judgement] = ("healthy", "unknown", "warning", "critical")
+
+
+def counted(calls: int, errors: int = 0, *, breaker_opens: int = 0) -> Health:
+    return Health("v2", total_calls=calls, errors=errors, breaker_opens=breaker_opens)
+
+
+# Thresholds --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("cause", "figure", "expected"),
+    ("errors", "calls", "judgement"),
     [
-        ("error_rate", 0.0199, None),
-        ("error_rate", 0.02, None),
-        ("error_rate", 0.0201, "warning"),
-        ("error_rate", 0.05, "warning"),
-        ("error_rate", 0.0501, "critical"),
-        ("p95_latency", 800, None),
-        ("p95_latency", 801, "warning"),
-        ("p95_latency", 1200, "warning"),
-        ("p95_latency", 1201, "critical"),
-        ("breaker_opens", 0, None),
-        ("breaker_opens", 1, "warning"),
-        ("breaker_opens", 2, "warning"),
-        ("breaker_opens", 3, "critical"),
-        ("breaker_opens", 4, "critical"),
-        ("error_rate", None, None),
+        (0, 100, "healthy"),
+        (199, 10_000, "healthy"),
+        (2, 100, "healthy"),
+        (201, 10_000, "warning"),
+        (5, 100, "warning"),
+        (501, 10_000, "critical"),
+        (1, 50, "healthy"),
+        (1, 20, "warning"),
+        (2, 20, "critical"),
+        (19, 19, "unknown"),
+        (0, 0, "unknown"),
     ],
 )
-def test_a_threshold_speaks_from_its_boundary_on(cause: str, figure: float | None, expected: str | None) -> None:
-    (threshold,) = (each for each in THRESHOLDS if each.cause == cause)
-    assert severity(threshold, figure) == expected
+def test_error_rates_at_and_around_their_thresholds(errors: int, calls: int, judgement: Judgement) -> None:
+    assert judge(ERRORS, {HOUR: counted(calls, errors)}).judgement == judgement
 
 
-def test_a_rate_of_a_few_calls_says_nothing() -> None:
-    assert conditions(Health("v2", total_calls=CALLS_FROM - 1, errors=CALLS_FROM - 1)) == []
-    (found,) = conditions(Health("v2", total_calls=CALLS_FROM, errors=2))
-    assert (found.severity, found.message) == ("critical", "Error rate is 10.00% (threshold: 5%)")
+@pytest.mark.parametrize(
+    ("value", "judgement"),
+    [
+        (799.9, "healthy"),
+        (800.0, "healthy"),
+        (801.0, "warning"),
+        (1200.0, "warning"),
+        (1201.0, "critical"),
+        (None, "unknown"),
+    ],
+)
+def test_latencies_at_and_around_their_thresholds(value: float | None, judgement: Judgement) -> None:
+    assert grade(LATENCY, value) == judgement
 
 
-async def look(database: Database, now: datetime, *found: Condition) -> list[str]:
-    """What is told."""
+@pytest.mark.parametrize(
+    ("opens", "judgement"), [(0, "healthy"), (1, "warning"), (2, "warning"), (3, "critical"), (4, "critical")]
+)
+def test_openings_at_and_around_their_thresholds(opens: int, judgement: Judgement) -> None:
+    """The seed defines a warning at one, and never uses it; its critical begins above three, here from three."""
+    assert judge(BREAKERS, {HOUR: counted(0, breaker_opens=opens)}).judgement == judgement
+
+
+def test_an_alert_reads_as_the_specification_has_it() -> None:
+    found = judge(ERRORS, {HOUR: counted(1000, 62)})
+    assert (found.title, found.action) == ("Voice Agent V2: Critical Error Rate", "Consider immediate rollback")
+    assert found.message == "Error rate is 6.20% (threshold: 5%), 1,000 calls in the last hour"
+    slow = Histogram(MappingProxyType({400: 100}))
+    late = judge(LATENCY, {HOUR: Health("v2", total_calls=100, measured_calls=100, latencies=slow)})
+    assert late.title == "Voice Agent V2: Critical Latency"
+    assert late.message.endswith("ms (threshold: 1200ms), 100 calls in the last hour")
+    opened = judge(BREAKERS, {HOUR: counted(0, breaker_opens=4)})
+    assert opened.message == "4 circuit breakers opened in last hour"
+    assert opened.action == "Immediate investigation required"
+
+
+def test_a_quiet_platform_is_judged_on_a_longer_window() -> None:
+    """A canary sees a dozen calls in eight hours; half of them failing should wake somebody the same day."""
+    windows = {WINDOWS[0]: counted(3, 3), WINDOWS[1]: counted(12, 6), WINDOWS[2]: counted(40, 20)}
+    found = judge(ERRORS, windows)
+    assert (found.judgement, found.details["window_minutes"]) == ("critical", 24 * 60)
+    assert judge(ERRORS, {WINDOWS[0]: counted(3, 3)}).judgement == "unknown"
+
+
+@given(st.integers(0, 500), st.integers(0, 500))
+def test_one_error_more_is_never_better(errors: int, more: int) -> None:
+    calls = 1000
+    fewer, worse = (JUDGEMENTS.index(grade(ERRORS, each / calls)) for each in (errors, errors + more))
+    assert fewer <= worse
+
+
+# Incidents, pure ----------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.sampled_from(JUDGEMENTS), min_size=1, max_size=200))
+def test_an_incident_opens_once_worsens_at_most_once_and_ends_only_after_quiet(looks: list[Judgement]) -> None:
+    known: Open | None = None
+    opened = worsened = 0
+    wrong_at = NOW
+    for number, judgement in enumerate(looks):
+        now = NOW + number * LOOK
+        done = step(known, judgement, now)
+        if judgement in ("warning", "critical"):
+            wrong_at = now
+        match done:
+            case "open":
+                assert known is None
+                known, opened, worsened = (
+                    Open("critical" if judgement == "critical" else "warning", None),
+                    opened + 1,
+                    0,
+                )
+            case "worsen":
+                known, worsened = Open("critical", None), worsened + 1
+                assert worsened == 1
+            case "go_on":
+                assert known is not None
+                known = Open(known.severity, None)
+            case "calm":
+                assert known is not None
+                known = Open(known.severity, now)
+            case "resolve":
+                assert now - wrong_at >= QUIET_FOR + LOOK
+                known = None
+        assert (known is None) or judgement in ("healthy", "unknown") or known.quiet_since is None
+
+
+def test_what_swings_about_a_threshold_opens_once() -> None:
+    """Ten hours, above and below in turns of nine minutes."""
+    known: Open | None = None
+    opened = 0
+    for minute in range(600):
+        judgement: Judgement = "warning" if minute // 9 % 2 == 0 else "healthy"
+        now = NOW + minute * LOOK
+        match step(known, judgement, now):
+            case "open":
+                known, opened = Open("warning", None), opened + 1
+            case "go_on":
+                known = Open("warning", None)
+            case "calm":
+                known = Open("warning", now)
+            case "resolve":
+                known = None
+    assert opened == 1
+
+
+def test_no_data_heals_nothing_until_it_lasts() -> None:
+    known = Open("critical", NOW)
+    assert step(known, "unknown", NOW + QUIET_FOR) == "nothing"
+    assert step(known, "unknown", NOW + SILENT_FOR) == "resolve"
+    assert step(None, "unknown", NOW) == "nothing"
+
+
+# Incidents in the database ------------------------------------------------------------------------------------------
+
+
+def finding(judgement: Judgement, title: str = "Voice Agent V2: High Error Rate") -> Finding:
+    return Finding("v2.error_rate", judgement, title, f"Error rate is {judgement}", None, {"value": 0.03})
+
+
+async def note(database: Database, judgement: Judgement, minutes: int) -> str:
     async with database.transaction() as connection:
-        return [event for event, _ in await settle(connection, found, now)]
+        return await incidents.note(connection, finding(judgement), NOW + timedelta(minutes=minutes))
 
 
-async def test_an_incident_is_told_when_it_opens_when_it_gets_worse_and_when_it_is_over(ready: Database) -> None:
-    told = []
-    for minute, found in enumerate([(), (BAD,), (BAD,), (WORSE,), (BAD,), (WORSE,), (), (BAD,), (), ()]):
-        told.append(await look(ready, NOW + minute * MINUTE, *found))
-    assert told == [[], ["open"], [], ["escalate"], [], [], [], [], [], []]
-    over = NOW + 7 * MINUTE + QUIET_FOR
-    assert await look(ready, over - MINUTE) == []
-    assert await look(ready, over) == ["resolve"]
-    assert await look(ready, over + MINUTE) == []
-    assert await look(ready, over + 2 * MINUTE, BAD) == ["open"]
+async def messages(database: Database) -> list[tuple[str, str]]:
+    found = await rows(
+        database,
+        """SELECT channel, coalesce(variables->>'event_action', variables->>'happened') AS what
+           FROM relevo.outbox ORDER BY id""",
+    )
+    return [(row["channel"], row["what"]) for row in found]
 
 
-async def test_what_was_told_is_in_the_platforms_table_the_audit_log_and_the_outbox(ready: Database) -> None:
-    await look(ready, NOW, BAD)
-    await look(ready, NOW + MINUTE, WORSE)
-    await look(ready, NOW + MINUTE + QUIET_FOR)
-    alerts = await rows(ready, "SELECT type, title, action FROM public.rollout_alerts ORDER BY id")
-    assert [tuple(each.values()) for each in alerts] == [("warning", "High", None), ("critical", "Critical", "act")]
-    audited = await rows(ready, "SELECT action FROM relevo.audit_log WHERE action LIKE 'alert.%%' ORDER BY id", ())
-    assert [each["action"] for each in audited] == ["alert.open", "alert.escalate"]
-    waiting = await rows(ready, "SELECT channel, kind FROM relevo.outbox ORDER BY id")
-    assert [tuple(each.values()) for each in waiting] == [
-        ("slack", "incident.open"), ("slack", "incident.escalate"), ("pagerduty", "incident.escalate"),
-        ("slack", "incident.resolve"), ("pagerduty", "incident.resolve"),
-    ]  # fmt: skip
+async def test_a_warning_that_becomes_critical_and_heals_is_told_thrice(ready: Database) -> None:
+    looks: list[Judgement] = ["warning", "warning", "warning", "critical", "critical", "critical"]
+    done = [await note(ready, each, minute) for minute, each in enumerate(looks)]
+    assert done == ["open", "go_on", "go_on", "worsen", "go_on", "go_on"]
+    assert await note(ready, "warning", 6) == "go_on"  # severity does not fall while it lasts
+    healthy = [await note(ready, "healthy", minute) for minute in range(7, 19)]
+    assert healthy == ["calm", *["nothing"] * 9, "resolve", "nothing"]
+    assert await messages(ready) == [
+        ("slack", "opened"),
+        ("slack", "worsened"),
+        ("pagerduty", "trigger"),
+        ("slack", "resolved"),
+        ("pagerduty", "resolve"),
+    ]
+    types = await rows(ready, "SELECT type FROM public.rollout_alerts ORDER BY id")
+    assert [row["type"] for row in types] == ["warning", "critical"]
+    audited = await rows(ready, "SELECT action FROM relevo.audit_log WHERE action LIKE 'incident%%' ORDER BY id", ())
+    assert [row["action"] for row in audited] == ["incident.open", "incident.worsen", "incident.resolve"]
 
 
-async def test_two_who_look_at_once_tell_once(ready: Database) -> None:
-    await asyncio.gather(*(look(ready, NOW, WORSE) for _ in range(5)))
+async def test_a_warning_pages_nobody(ready: Database) -> None:
+    await note(ready, "warning", 0)
+    for minute in (1, 12):
+        await note(ready, "healthy", minute)
+    assert await messages(ready) == [("slack", "opened"), ("slack", "resolved")]
+
+
+async def test_two_that_look_at_once_open_one_incident_and_tell_once(ready: Database) -> None:
+    done = await asyncio.gather(*(note(ready, "critical", 0) for _ in range(6)))
+    assert set(done) <= {"open", "go_on"}
     assert await value(ready, "SELECT count(*) FROM relevo.incidents") == 1
-    assert await value(ready, "SELECT count(*) FROM relevo.outbox") == 2
+    assert await messages(ready) == [("slack", "opened"), ("pagerduty", "trigger")]
+    assert await value(ready, "SELECT count(*) FROM public.rollout_alerts") == 1
 
 
-async def test_somebody_takes_an_incident_once(ready: Database) -> None:
-    await look(ready, NOW, BAD)
+async def test_what_comes_again_is_another_incident(ready: Database) -> None:
+    for minute, judgement in ((0, "critical"), (1, "healthy"), (11, "healthy"), (30, "critical")):
+        await note(ready, judgement, minute)  # type: ignore[arg-type]
+    keys = await rows(
+        ready, "SELECT DISTINCT variables->>'incident' AS key FROM relevo.outbox WHERE channel = 'pagerduty'"
+    )
+    assert len(keys) == 2
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE relevo.incidents SET severity = 'warning'",
+        "UPDATE relevo.incidents SET acked_by = 'ana'",
+        "UPDATE relevo.incidents SET resolved_at = now()",
+        "UPDATE relevo.incidents SET seen_at = opened_at - interval '1 s'",
+        """INSERT INTO relevo.incidents (cause, severity, title, message, opened_at, seen_at)
+           VALUES ('v2.error_rate', 'warning', 'a', 'b', now(), now())""",
+        "UPDATE relevo.incidents SET severity = 'mild'",
+    ],
+)
+async def test_incidents_keep_their_own_order(ready: Database, statement: str) -> None:
+    await note(ready, "critical", 0)
+    with pytest.raises(psycopg.IntegrityError):
+        await change(ready, statement)
+
+
+async def test_what_is_over_stays_over(ready: Database) -> None:
+    for minute, judgement in ((0, "warning"), (1, "healthy"), (11, "healthy")):
+        await note(ready, judgement, minute)  # type: ignore[arg-type]
+    with pytest.raises(psycopg.IntegrityError, match="begins again"):
+        await change(ready, "UPDATE relevo.incidents SET resolved_at = NULL, resolved_why = NULL")
+
+
+# Looking -----------------------------------------------------------------------------------------------------------
+
+
+async def calls(database: Database, at: datetime, *, good: int, bad: int, latency_ms: float = 500.0) -> None:
+    """Finished v2 calls, some of them our fault."""
+    made: list[Any] = []
+    for number in range(good + bad):
+        reason = "assistant-request-failed" if number < bad else "customer-ended-call"
+        said = {"decided_at": at, "at": at, "started_at": at, "ended_at": at, "latency_ms": latency_ms}
+        made.append(reported(f"{at.isoformat()}-{number}", reason, **said))
+    await say(database, *made)
+
+
+async def test_bad_calls_open_an_incident_and_good_ones_end_it(ready: Database) -> None:
+    await calls(ready, NOW - timedelta(minutes=5), good=90, bad=10)
+    assert await watching.look(ready, NOW) == {
+        "v2.error_rate": "open",
+        "v2.p95_latency": "nothing",
+        "v2.breaker_opens": "nothing",
+    }
+    assert (await watching.look(ready, NOW + LOOK))["v2.error_rate"] == "go_on"
+    (listed,) = succeeds("alerts", "list", url=ready.url)
+    assert (listed["severity"], listed["message"]) == (
+        "critical",
+        "Error rate is 10.00% (threshold: 5%), 100 calls in the last hour",
+    )
+    later = NOW + timedelta(hours=2)
+    await calls(ready, later - timedelta(minutes=5), good=100, bad=0)
+    assert (await watching.look(ready, later))["v2.error_rate"] == "calm"
+    assert (await watching.look(ready, later + QUIET_FOR))["v2.error_rate"] == "resolve"
+    assert succeeds("alerts", "list", url=ready.url) == []
+    assert len(succeeds("alerts", "list", "--all", url=ready.url)) == 1
+
+
+async def test_one_failed_first_call_wakes_nobody(ready: Database) -> None:
+    await calls(ready, NOW, good=0, bad=1)
+    assert set((await watching.look(ready, NOW)).values()) == {"nothing"}
+
+
+async def test_slow_calls_open_an_incident(ready: Database) -> None:
+    await calls(ready, NOW, good=ENOUGH_CALLS, bad=0, latency_ms=3000)
+    assert (await watching.look(ready, NOW))["v2.p95_latency"] == "open"
+
+
+async def test_who_lost_the_lease_writes_nothing(ready: Database) -> None:
+    await calls(ready, NOW, good=0, bad=30)
+    with pytest.raises(LeaseLost):
+        await watching.look(ready, NOW, Lease("alerts", 99))
+    assert await value(ready, "SELECT count(*) FROM relevo.incidents") == 0
+
+
+async def test_an_incident_can_be_taken_by_the_first(ready: Database) -> None:
+    await note(ready, "critical", 0)
+    (known,) = succeeds("alerts", "list", url=ready.url)
+    number = str(known["id"])
+    assert succeeds("alerts", "ack", number, "--actor", "ana", url=ready.url)["acked_by"] == "ana"
+    assert succeeds("alerts", "ack", number, "--actor", "luis", url=ready.url)["acked_by"] == "ana"
+    assert (await messages(ready))[-1] == ("pagerduty", "acknowledge")
+    assert relevo("alerts", "ack", "99", url=ready.url).status == 2
+    for minute in (1, 11):
+        await note(ready, "healthy", minute)
     async with ready.transaction() as connection:
-        assert (await incidents.ack(connection, 1, "ana", None, NOW)).acked_by == "ana"
-        with pytest.raises(UnknownName, match="no incident 1 that waits"):
-            await incidents.ack(connection, 1, "eva", None, NOW)
+        with pytest.raises(Refused, match="is over"):
+            await incidents.acknowledge(connection, known["id"], NOW, actor="ana", reason=None)
+        with pytest.raises(UnknownName):
+            await incidents.acknowledge(connection, 99, NOW, actor="ana", reason=None)
 
 
-# Messages -------------------------------------------------------------------------------------------------------------
-
-FACTS = {"event": "open", "incident": 7, "cause": "error_rate", "severity": "critical", "title": "T" * 300,
-         "message": "<!channel> " + "m" * 5000, "action": "act", "at": "2026-11-23T12:00:00+00:00"}  # fmt: skip
-
-
-def test_slack_gets_blocks_within_their_lengths_and_nobodys_mentions() -> None:
-    body = messages.slack("incident.open", FACTS)
-    header, section = body["blocks"]
-    assert len(header["text"]["text"]) == messages.HEADER
-    assert len(section["text"]["text"]) == messages.TEXT
-    assert "<!channel>" not in section["text"]["text"]
-
-
-def test_a_rollback_reads_as_the_specification_has_it() -> None:
-    facts = {"event": "roll_back", "at": "2024-01-20T14:35:00", "target": "RolledBack", "actor": "controller",
-             "why": "Error rate exceeded 5%", "tenant": None, "phase": "expansion", "tenants_on_v2": 0}  # fmt: skip
-    body = messages.slack("rollout.roll_back", facts)
-    text = body["blocks"][1]["text"]["text"]
-    assert "URGENT: Voice Agent V2 Rollback Initiated" in body["text"]
-    for line in ("Trigger:* Error rate exceeded 5%", "Action:* Rolled back to 0%", "Time:* 2024-01-20 14:35 UTC"):
-        assert line in text
-
-
-def test_pagerduty_is_triggered_and_resolved_by_one_key() -> None:
-    event = messages.pagerduty("secret")
-    opened, over = event("incident.open", FACTS), event("incident.resolve", FACTS)
-    assert opened["dedup_key"] == over["dedup_key"] == "relevo-incident-7"
-    assert (opened["event_action"], over["event_action"]) == ("trigger", "resolve")
-    assert len(opened["payload"]["summary"]) == messages.SUMMARY
-    assert "payload" not in over
-
-
-def test_waits_grow_to_an_hour_and_are_spread() -> None:
-    waits = [wait_for(5, tries) for tries in range(TRIES)]
-    assert timedelta(seconds=2.5) <= waits[0] <= timedelta(seconds=5)
-    assert LONGEST_WAIT / 2 <= waits[-1] <= LONGEST_WAIT
-    assert len({wait_for(number, 12) for number in range(50)}) > 40
-
-
-@dataclass
-class Channel:
-    """A stand-in that answers as it is told, and keeps what it took."""
-
-    answers: list[int] = field(default_factory=list)  # statuses to come; 0 hangs; then 200
-    taken: list[dict[str, Any]] = field(default_factory=list)
-    url: str = ""
-
-    async def handle(self, request: web.Request) -> web.Response:
-        """One POST."""
-        status = self.answers.pop(0) if self.answers else 200
-        if status == 0:
-            await asyncio.Event().wait()
-        if status == 200:
-            self.taken.append(await request.json())
-        return web.Response(status=status, headers={"Retry-After": "30"} if status == 429 else {})
-
-
-@asynccontextmanager
-async def channel(*answers: int) -> AsyncIterator[Channel]:
-    """A stand-in on a port of its own."""
-    stand_in = Channel(list(answers))
-    app = web.Application()
-    app.router.add_post("/secret-path", stand_in.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    stand_in.url = f"http://127.0.0.1:{runner.addresses[0][1]}/secret-path"
-    try:
-        yield stand_in
-    finally:
-        await runner.cleanup()
-
-
-async def send_all(database: Database, stand_in: Channel, now: datetime, *, rounds: int = 30) -> datetime:
-    """Deliver until nothing waits, an hour between looks."""
-    routes = {"slack": Route(stand_in.url, messages.slack)}
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.3)) as http:
-        for _ in range(rounds):
-            while await deliver(database, routes, http, now):
-                pass
-            now += timedelta(hours=1)
-    return now
-
-
-@pytest.mark.parametrize("answers", [(), (500, 503), (429, 429), (0, 0), (500, 0, 429)])
-async def test_a_message_arrives_once_whatever_the_channel_does(ready: Database, answers: tuple[int, ...]) -> None:
-    await look(ready, NOW, BAD)
-    async with channel(*answers) as stand_in:
-        await send_all(ready, stand_in, NOW, rounds=8)
-        assert len(stand_in.taken) == 1
-    (message,) = await rows(ready, "SELECT state, tries FROM relevo.outbox")
-    assert tuple(message.values()) == ("sent", len(answers) + 1)
-
-
-async def test_what_cannot_be_sent_is_listed_with_the_reason_and_without_the_address(ready: Database) -> None:
-    await look(ready, NOW, BAD)
-    async with channel(400) as stand_in:
-        await send_all(ready, stand_in, NOW, rounds=1)
-    await look(ready, NOW, Condition("other", "warning", "a", "b"))
-    stand_in.url = "http://127.0.0.1:1/secret-path"
-    later = await send_all(ready, stand_in, NOW, rounds=TRIES + 2)
-    async with ready.transaction(read_only=True) as connection:
-        found = await outbox.unsent(connection, later, 10)
-    assert [(each["state"], each["tries"]) for each in found] == [("dead", TRIES), ("dead", 1)]
-    assert found[1]["fault"] == "answered 400"
-    assert "secret" not in str(found)
-
-
-async def test_a_channel_that_asks_to_wait_is_left_alone_so_long(ready: Database) -> None:
-    await look(ready, NOW, BAD)
-    async with channel(429) as stand_in:
-        await send_all(ready, stand_in, NOW, rounds=1)
-    due = await value(ready, "SELECT due_at FROM relevo.outbox")
-    assert due >= NOW + timedelta(seconds=30)
-
-
-async def test_several_who_deliver_send_each_message_once(ready: Database) -> None:
-    for number in range(12):
-        await look(ready, NOW, *(Condition(f"cause {each}", "warning", "a", "b") for each in range(number + 1)))
-    async with channel() as stand_in:
-        await asyncio.gather(*(send_all(ready, stand_in, NOW, rounds=2) for _ in range(4)))
-        assert len(stand_in.taken) == 12
-
-
-# The rollout ----------------------------------------------------------------------------------------------------------
-
-
-async def test_the_rollout_tells_of_itself_in_its_own_transaction(ready: Database) -> None:
-    here = await scene(ready)
-    await here.start()
-    await here.tick(seconds=5)
-    here.now += 2 * MINUTE
-    await here.calls("v2", 40, errors=16)
-    await here.calls("v1", 120, errors=2)
-    await here.tick(seconds=1)
-    await controller.watch(ready, here.now)
-    told = await rows(ready, "SELECT kind, data FROM relevo.outbox WHERE channel = 'slack' ORDER BY id")
-    assert [each["kind"] for each in told] == ["rollout.start", "rollout.roll_back", "incident.open"]
-    assert (told[1]["data"]["target"], told[1]["data"]["tenants_on_v2"]) == ("RolledBack", 0)
-    assert messages.slack("rollout.roll_back", told[1]["data"])
-
-
-async def test_when_both_versions_suffer_somebody_is_paged(ready: Database) -> None:
-    here = await scene(ready)
-    await here.start()
-    await here.tick(seconds=5)
-    here.now += 2 * MINUTE
-    await here.calls("v2", 40, errors=12)
-    await here.calls("v1", 120, errors=36)
-    await here.tick(seconds=1)
-    await controller.watch(ready, here.now)
-    pages = await rows(ready, "SELECT data FROM relevo.outbox WHERE channel = 'pagerduty' ORDER BY id")
-    assert {each["data"]["cause"] for each in pages} == {"error_rate", "rollout_degraded"}
-
-
-async def test_the_commands(ready: Database) -> None:
-    await look(ready, NOW, WORSE)
-    listed = await asyncio.to_thread(relevo, "alerts", "list", url=ready.url)
-    assert (listed.status, [each["cause"] for each in listed.data["incidents"]]) == (1, ["error_rate"])
-    acked = await asyncio.to_thread(relevo, "alerts", "ack", "1", "--actor", "ana", url=ready.url)
-    assert (acked.status, acked.data["acked_by"]) == (0, "ana")
-    assert (await asyncio.to_thread(relevo, "alerts", "ack", "9", url=ready.url)).status == 2
+async def test_pagerduty_and_slack_hear_of_it_in_order_through_an_outage(ready: Database) -> None:
+    """Down from before it opens until after it is over: then both come, in order, under one key."""
+    clock = iter(NOW + timedelta(minutes=minute) for minute in range(1, 10_000))
+    async with hook(answer=503) as pager, hook() as slack:
+        channels: list[Channel] = [
+            PagerDuty("key", pager.url, lambda: NOW),
+            Slack(slack.url, "#c", shipped(), lambda: NOW),
+        ]
+        each = [Delivery(ready, channel, lambda: next(clock), lambda: 0.5) for channel in channels]
+        for minute, judgement in ((0, "critical"), (1, "healthy"), (11, "healthy")):
+            await note(ready, judgement, minute)  # type: ignore[arg-type]
+            for delivery in each:
+                await delivery.deliver_next()
+        pager.answer = 202
+        for _ in range(30):
+            for delivery in each:
+                await delivery.deliver_next()
+        for channel in channels:
+            await channel.close()
+    assert [event["event_action"] for event in pager.taken] == ["trigger", "resolve"]
+    assert len({event["dedup_key"] for event in pager.taken}) == 1
+    titles = [message["blocks"][0]["text"]["text"] for message in slack.taken]
+    assert [title.split()[1] for title in titles] == ["Voice", "Resolved:"]
+    async with ready.transaction() as connection:
+        assert await outbox.troubled(connection, 10) == []

@@ -50,6 +50,8 @@ TIME_AND_CHANCE = {
     ("access/tokens.py", "secrets.token_hex"): "a token is chance and nothing else",
     ("cli/demo.py", "time.monotonic"): "tells a person how long it took",
     ("cli/progress.py", "time.monotonic"): "draws rate and time left",
+    ("cli/notify.py", "random.random"): "scatters who comes back after a failure",
+    ("cli/serve.py", "random.random"): "the same",
     ("db/cluster.py", "time.monotonic"): "waits for a server only so long",
     ("db/cluster.py", "secrets.token_urlsafe"): "makes up the passwords of a new server",
     ("db/embedded.py", "secrets.token_hex"): "a file name that no other process picks",

@@ -265,8 +265,9 @@ async def test_every_statement_prepares(sampled: Database) -> None:
         "leaving",
         "rollout",
         "rollback",
+        "comms",
         "alerts",
-        "outbox",
+        "report",
     ):
         for name in statements(folder):
             if UTILITY.search(statements(folder)[name]):  # PREPARE takes only what plans

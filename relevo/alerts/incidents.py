@@ -1,109 +1,128 @@
-"""Incidents: one per cause while it lasts, told when it opens, when it gets worse, and when it is over."""
+"""Incidents in the database: each change, its row in rollout_alerts, its audit and its messages are one transaction."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-from relevo.alerts.thresholds import Condition, Severity
+from psycopg.types.json import Jsonb
+
+from relevo.alerts.incident import Open, Step, step
+from relevo.alerts.thresholds import Finding, Severity
 from relevo.comms import outbox
+from relevo.comms.message import Said
 from relevo.db.pool import Connection, every, first
 from relevo.db.statements import statement
-from relevo.errors import UnknownName
+from relevo.errors import Refused, UnknownName
 
-QUIET_FOR = timedelta(minutes=15)
-"""How long the cause must be gone before an incident is over: what comes and goes is one incident."""
-
-Event = Literal["open", "escalate", "update", "resolve"]
+MOST = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """One of them."""
+    """Something that is, or was, wrong."""
 
     id: int
     cause: str
-    severity: Severity
+    severity: Severity  # the highest so far
     title: str
     message: str
     action: str | None
+    details: dict[str, Any]
     opened_at: datetime
     seen_at: datetime
-    resolved_at: datetime | None
-    acked_at: datetime | None
+    quiet_since: datetime | None
+    resolved_at: datetime | None  # None: it is not over
+    resolved_why: str | None
+    acked_at: datetime | None  # None: nobody has said that they are at it
     acked_by: str | None
 
 
-def event_of(known: Incident | None, condition: Condition | None, now: datetime) -> Event | None:
-    """What becomes of a cause's incident; None: nothing."""
-    if condition is None:
-        return "resolve" if known is not None and now - known.seen_at >= QUIET_FOR else None
-    if known is None:
-        return "open"
-    return "escalate" if (known.severity, condition.severity) == ("warning", "critical") else "update"
+async def incidents(connection: Connection, *, over: bool = False) -> list[Incident]:
+    """Those that are not over, the worst and newest first; ``over``: then those that are."""
+    rows = await every(connection, statement("alerts", "incidents"), {"every": over, "most": MOST})
+    return [Incident(**row) for row in rows]
 
 
-async def settle(connection: Connection, found: Iterable[Condition], now: datetime) -> list[tuple[Event, Incident]]:
-    """Bring the incidents in line with what is wrong now; returns what is told. The messages go to the outbox in the
-    same transaction."""
-    wrong = {each.cause: each for each in found}
-    known = {row["cause"]: Incident(**row) for row in await every(connection, statement("alerts", "open_incidents"))}
-    told: list[tuple[Event, Incident]] = []
-    for cause in sorted(wrong.keys() | known.keys()):
-        event = event_of(known.get(cause), wrong.get(cause), now)
-        if event is None:
-            continue
-        incident = await _write(connection, event, known.get(cause), wrong.get(cause), now)
-        if incident is not None and event != "update":
-            await _tell(connection, event, incident, now)
-            told.append((event, incident))
-    return told
+async def note(connection: Connection, finding: Finding, now: datetime) -> Step:
+    """Take a look's finding down, and tell what is new of it; returns what was done."""
+    row = await first(connection, statement("alerts", "open_incident"), {"cause": finding.cause})
+    known = None if row is None else Incident(**row)
+    chosen = step(None if known is None else Open(known.severity, known.quiet_since), finding.judgement, now)
+    values: dict[str, Any] = {
+        "id": None if known is None else known.id,
+        "cause": finding.cause,
+        "severity": finding.judgement,
+        "title": finding.title,
+        "message": finding.message,
+        "action": finding.action,
+        "details": Jsonb(dict(finding.details)),
+        "now": now,
+        "why": "healthy again" if finding.judgement == "healthy" else "too few calls to tell any more",
+    }
+    if chosen in ("go_on", "calm"):
+        await connection.execute(statement("alerts", chosen), values)
+    elif chosen != "nothing":
+        changed = await first(connection, statement("alerts", chosen), values)
+        if changed is not None:  # else another process was first, and has told
+            await _tell(connection, Incident(**changed), _HAPPENED[chosen], now)
+    return chosen
 
 
-async def incidents(connection: Connection, *, every_one: bool, most: int) -> list[Incident]:
-    """Those that last, newest first; with ``every_one`` then the others."""
-    wanted = {"every": every_one, "most": most}
-    return [Incident(**row) for row in await every(connection, statement("alerts", "incidents"), wanted)]
-
-
-async def ack(connection: Connection, incident_id: int, actor: str, reason: str | None, now: datetime) -> Incident:
-    """Somebody is on it. Raises UnknownName where none of that number waits for anybody."""
-    said = {"id": incident_id, "actor": actor, "reason": reason, "now": now}
-    row = await first(connection, statement("alerts", "ack"), said)
+async def acknowledge(
+    connection: Connection, incident_id: int, now: datetime, *, actor: str, reason: str | None
+) -> Incident:
+    """Say that somebody is at it; the first who does stays. Raises UnknownName, and Refused for one that is over."""
+    values = {"id": incident_id, "now": now, "actor": actor, "reason": reason}
+    row = await first(connection, statement("alerts", "acknowledge"), values)
+    if row is not None:
+        acked = Incident(**row)
+        if acked.severity == "critical":
+            await outbox.tell(connection, _event(acked, "acknowledge", now), now)
+        return acked
+    row = await first(connection, statement("alerts", "incident"), {"id": incident_id})
     if row is None:
-        raise UnknownName(f"there is no incident {incident_id} that waits for anybody", fix="see: relevo alerts list")
-    return Incident(**row)
+        raise UnknownName(f"there is no incident {incident_id}", fix="see their ids: relevo alerts list")
+    found = Incident(**row)
+    if found.resolved_at is not None:
+        raise Refused(f"incident {incident_id} is over", fix="see what is not: relevo alerts list")
+    return found
 
 
-async def _write(
-    connection: Connection, event: Event, known: Incident | None, condition: Condition | None, now: datetime
-) -> Incident | None:
-    values: dict[str, Any] = {"now": now, "id": known.id if known else None}
-    if condition is not None:
-        worst = "critical" if known is not None and known.severity == "critical" else condition.severity
-        values |= asdict(condition) | {"severity": worst}
-    name = "update" if event == "escalate" else event
-    row = await first(connection, statement("alerts", name), values)
-    return None if row is None else Incident(**row)
+_HAPPENED: Mapping[Step, str] = {"open": "opened", "worsen": "worsened", "resolve": "resolved"}
 
 
-async def _tell(connection: Connection, event: Event, incident: Incident, now: datetime) -> None:
-    facts = {
-        "event": event,
-        "incident": incident.id,
-        "cause": incident.cause,
+async def _tell(connection: Connection, incident: Incident, happened: str, now: datetime) -> None:
+    """Slack hears of everything; PagerDuty of what is critical."""
+    variables = {
+        "happened": happened,
         "severity": incident.severity,
         "title": incident.title,
-        "message": incident.message,
+        "message": incident.resolved_why.capitalize() if incident.resolved_why else incident.message,
         "action": incident.action,
+        "incident": incident.id,
+        "opened_at": incident.opened_at.isoformat(),
         "at": now.isoformat(),
     }
-    key = f"incident-{incident.id}-{event}"
-    await outbox.put(connection, "slack", f"incident.{event}", f"slack-{key}", facts, now)
+    thread = f"incident:{incident.id}"
+    said = Said(f"{thread}:{happened}:slack", "slack", "alert", variables, thread=f"{thread}:slack")
+    await outbox.tell(connection, said, now)
     if incident.severity == "critical":
-        await outbox.put(connection, "pagerduty", f"incident.{event}", f"pagerduty-{key}", facts, now)
-    if event != "resolve":
-        told = {name: facts[name] for name in ("severity", "title", "message", "action", "cause", "event")}
-        await connection.execute(statement("alerts", "tell"), told | {"id": incident.id})
+        action = "resolve" if happened == "resolved" else "trigger"
+        await outbox.tell(connection, _event(incident, action, now), now)
+
+
+def _event(incident: Incident, action: str, now: datetime) -> Said:
+    """What PagerDuty is told. Its incident goes by cause and beginning: several databases may share a service."""
+    variables = {
+        "event_action": action,
+        "incident": f"relevo:{incident.cause}:{incident.opened_at.isoformat()}",
+        "summary": f"{incident.title}: {incident.message}",
+        "severity": incident.severity,
+        "at": now.isoformat(),
+        "details": {"action": incident.action, **incident.details},
+    }
+    thread = f"incident:{incident.id}"
+    return Said(f"{thread}:{action}:pagerduty", "pagerduty", "alert", variables, thread=f"{thread}:pagerduty")

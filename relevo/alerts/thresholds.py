@@ -1,101 +1,133 @@
-"""When something is wrong with v2: the specification's thresholds (section 5.2). Pure."""
+"""When figures of v2 are worth waking somebody for: the specification's thresholds (section 5.2) as a table. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any, Literal
 
 from relevo.metrics.health import Health
 
 Severity = Literal["warning", "critical"]
+Judgement = Literal["healthy", "unknown", "warning", "critical"]
 
-CALLS_FROM = 20
-"""Calls of the last hour before a rate or a percentile says anything: one failed call of three is no 33 %."""
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """Something that is wrong right now."""
-
-    cause: str  # one incident each
-    severity: Severity
-    title: str
-    message: str
-    action: str | None = None
+HOUR = timedelta(hours=1)
+WINDOWS = (HOUR, 6 * HOUR, 24 * HOUR)
+"""A rate is judged on the shortest of these that holds enough calls: a canary sees a dozen in eight hours."""
+ENOUGH_CALLS = 20
+"""Of fewer, one bad call would be a catastrophe."""
 
 
 @dataclass(frozen=True, slots=True)
-class Threshold:
-    """One metric and from where on it is wrong."""
+class Rule:
+    """One thing that is watched. What reaches ``at``, or lies above it where ``strictly``, is of that severity."""
 
     cause: str
-    value: Callable[[Health], float | None]
+    figure: str  # of Health
+    basis: str | None  # the count that must be enough; None: any count says something
     warning: float
     critical: float
-    inclusive: bool  # at the threshold already; else strictly above
-    titles: tuple[str, str]  # of a warning, and of what is critical
-    words: str
+    strictly: bool
+    titles: Mapping[Severity, str]
+    says: str  # with value and threshold
+    actions: Mapping[Severity, str]
 
 
-THRESHOLDS: tuple[Threshold, ...] = (
-    Threshold(
+def _titles(warning: str, critical: str) -> Mapping[Severity, str]:
+    return MappingProxyType({"warning": f"Voice Agent V2: {warning}", "critical": f"Voice Agent V2: {critical}"})
+
+
+_ROLLBACK: Mapping[Severity, str] = MappingProxyType({"critical": "Consider immediate rollback"})
+RULES = (
+    Rule(
+        "v2.error_rate",
         "error_rate",
-        lambda health: health.error_rate if health.total_calls >= CALLS_FROM else None,
+        "total_calls",
         0.02,
         0.05,
-        False,
-        ("Voice Agent V2: High Error Rate", "Voice Agent V2: Critical Error Rate"),
-        "Error rate is {value:.2%} (threshold: {limit:.0%})",
+        True,
+        _titles("High Error Rate", "Critical Error Rate"),
+        "Error rate is {value:.2%} (threshold: {threshold:.0%})",
+        _ROLLBACK,
     ),
-    Threshold(
-        "p95_latency",
-        lambda health: health.p95_latency_ms if health.measured_calls >= CALLS_FROM else None,
+    Rule(
+        "v2.p95_latency",
+        "p95_latency_ms",
+        "measured_calls",
         800,
         1200,
-        False,
-        ("Voice Agent V2: High Latency", "Voice Agent V2: Critical Latency"),
-        "p95 latency is {value:.0f}ms (threshold: {limit:.0f}ms)",
+        True,
+        _titles("High Latency", "Critical Latency"),
+        "p95 latency is {value:.0f}ms (threshold: {threshold:.0f}ms)",
+        _ROLLBACK,
     ),
-    Threshold(
+    Rule(
+        "v2.breaker_opens",
         "breaker_opens",
-        lambda health: health.breaker_opens,
+        None,
         1,
         3,
-        True,
-        ("Voice Agent V2: Circuit Breaker Opened", "Voice Agent V2: Multiple Circuit Breaker Opens"),
-        "{value:.0f} circuit breakers opened in last hour (threshold: {limit:.0f})",
+        False,
+        _titles("Circuit Breaker Opened", "Multiple Circuit Breaker Opens"),
+        "{value:.0f} circuit breakers opened in last hour",
+        MappingProxyType({"critical": "Immediate investigation required"}),
     ),
 )
-_ACTION = "Consider immediate rollback"
 
 
-def severity(threshold: Threshold, value: float | None) -> Severity | None:
-    """How bad a value is; None: it is not, or nothing was counted."""
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a look at one thing came to."""
+
+    cause: str
+    judgement: Judgement
+    title: str = ""
+    message: str = ""
+    action: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def grade(rule: Rule, value: float | None) -> Judgement:
+    """What a value means; None is unknown, never healthy."""
     if value is None:
-        return None
-    for name, limit in (("critical", threshold.critical), ("warning", threshold.warning)):
-        if value > limit or (threshold.inclusive and value == limit):
-            return "critical" if name == "critical" else "warning"
+        return "unknown"
+    for severity, threshold in (("critical", rule.critical), ("warning", rule.warning)):
+        if value > threshold or (value == threshold and not rule.strictly):
+            return "critical" if severity == "critical" else "warning"
+    return "healthy"
+
+
+def judge(rule: Rule, windows: Mapping[timedelta, Health]) -> Finding:
+    """One rule on v2's figures, by the length of the window they are of."""
+    chosen = _chosen(rule, windows)
+    if chosen is None:
+        return Finding(rule.cause, "unknown", details={"why": f"fewer than {ENOUGH_CALLS} calls in a day"})
+    length, health = chosen
+    value: float | None = getattr(health, rule.figure)
+    judgement = grade(rule, value)
+    details: dict[str, Any] = {"value": value, "window_minutes": length // timedelta(minutes=1)}
+    if rule.basis:
+        details["calls"] = getattr(health, rule.basis)
+    if judgement in ("healthy", "unknown") or value is None:
+        return Finding(rule.cause, judgement, details=details)
+    severity: Severity = "critical" if judgement == "critical" else "warning"
+    threshold = rule.critical if severity == "critical" else rule.warning
+    message = rule.says.format(value=value, threshold=threshold)
+    if rule.basis:
+        message += f", {details['calls']:,} calls in {_words(length)}"
+    details["threshold"] = threshold
+    return Finding(rule.cause, severity, rule.titles[severity], message, rule.actions.get(severity), details)
+
+
+def _chosen(rule: Rule, windows: Mapping[timedelta, Health]) -> tuple[timedelta, Health] | None:
+    for length in sorted(windows):
+        if rule.basis is None or getattr(windows[length], rule.basis) >= ENOUGH_CALLS:
+            return length, windows[length]
     return None
 
 
-def conditions(last_hour: Health) -> list[Condition]:
-    """Everything that is wrong with v2 by its last hour."""
-    found = []
-    for threshold in THRESHOLDS:
-        value = threshold.value(last_hour)
-        bad = severity(threshold, value)
-        if bad is None:
-            continue
-        limit = getattr(threshold, bad)
-        found.append(
-            Condition(
-                threshold.cause,
-                bad,
-                threshold.titles[bad == "critical"],
-                threshold.words.format(value=value, limit=limit),
-                _ACTION if bad == "critical" else None,
-            )
-        )
-    return found
+def _words(length: timedelta) -> str:
+    hours = length // HOUR
+    return "the last hour" if hours == 1 else f"the last {hours} hours"

@@ -1,4 +1,4 @@
-"""``relevo alerts``: what is wrong, and what could not be told."""
+"""``relevo alerts``: what is wrong now, and who is at it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ from dataclasses import asdict
 from typing import Annotated
 
 from cyclopts import App, Parameter
-from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from relevo.alerts import incidents
+from relevo.alerts.incidents import Incident
 from relevo.cli.frame import ORDINARY, Answer, Common, WholeNumber
 from relevo.clock import system_clock
-from relevo.comms import outbox
 from relevo.db import migrations
 
-SHOWN = 100
-
-app = App(name="alerts", help="What is wrong, told once per incident.")
+app = App(name="alerts", help="What is wrong now, and who is at it.")
 
 
 def register(parent: App) -> None:
@@ -27,43 +24,33 @@ def register(parent: App) -> None:
 
 
 @app.command(name="list")
-async def list_incidents(
+async def list_alerts(
     *,
-    every_one: Annotated[bool, Parameter(name="--all", negative="", help="Those that are over, too.")] = False,
+    every: Annotated[bool, Parameter(name="--all", negative="", help="Also those that are over.")] = False,
     common: Common = ORDINARY,
 ) -> Answer:
-    """Incidents that last, and messages that were given up. Exit status 1 where one is critical."""
+    """Incidents that are not over, the worst first."""
     async with common.database() as database, database.transaction(read_only=True) as connection:
         await migrations.require(connection)
-        found = await incidents.incidents(connection, every_one=every_one, most=SHOWN)
-        late = await outbox.unsent(connection, system_clock(), SHOWN)
-    table = Table("id", "severity", "what", "since", "over", "who is on it")
+        found = await incidents.incidents(connection, over=every)
+    table = Table("id", "severity", "since", "until", "taken by", "what")
     for each in found:
-        over = f"{each.resolved_at:%Y-%m-%d %H:%M}" if each.resolved_at else ""
-        row = (str(each.id), each.severity, each.message, f"{each.opened_at:%Y-%m-%d %H:%M}", over, each.acked_by or "")
-        table.add_row(*map(Text, row))
-    unsent = [
-        Text(
-            f"not sent: {each['channel']} {each['kind']} of {each['created_at']:%Y-%m-%d %H:%M}:"
-            f" {each['fault'] or 'no process is configured for it'}"
+        until = f"{each.resolved_at:%Y-%m-%d %H:%M}" if each.resolved_at else ""
+        colour = "red" if each.severity == "critical" else "yellow"
+        severity = Text(each.severity, style="" if each.resolved_at else colour)
+        what = Text(f"{each.title}: {each.message}")
+        table.add_row(
+            str(each.id), severity, f"{each.opened_at:%Y-%m-%d %H:%M}", until, Text(each.acked_by or ""), what
         )
-        for each in late
-    ]
-    data = {"incidents": [asdict(each) for each in found], "unsent_messages": late}
-    critical = any(each.severity == "critical" and each.resolved_at is None for each in found)
-    return Answer(data, Group(table if found else Text("nothing is wrong"), *unsent), 1 if critical else 0)
+    return Answer([asdict(each) for each in found], table if found else "nothing is wrong")
 
 
 @app.command
 async def ack(incident: WholeNumber, *, common: Common = ORDINARY) -> Answer:
-    """Somebody is on it: you.
-
-    Parameters
-    ----------
-    incident
-        Its number, as in relevo alerts list.
-    """
+    """Say that you are at it. PagerDuty hears of it, too."""
     async with common.database() as database, database.transaction() as connection:
         await migrations.require(connection)
-        done = await incidents.ack(connection, incident, common.actor, common.reason, system_clock())
-    return Answer({"success": True, **asdict(done)}, f"{common.actor} is on incident {done.id}: {done.message}")
+        acked: Incident = await incidents.acknowledge(
+            connection, incident, system_clock(), actor=common.actor, reason=common.reason
+        )
+    return Answer(asdict(acked), f"incident {acked.id} is taken by {acked.acked_by}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,12 +17,14 @@ from cyclopts import App, Parameter
 from relevo import __version__
 from relevo.access.door import Door
 from relevo.access.keyring import Keyring
-from relevo.alerts import messages
+from relevo.alerts import watching
 from relevo.cli import recording
 from relevo.cli.frame import ORDINARY, Common, WholeNumber
 from relevo.clock import system_clock
-from relevo.comms import outbox
-from relevo.comms.outbox import Route
+from relevo.comms.channels import channels, texts_of
+from relevo.comms.delivery import Delivery
+from relevo.comms.following import Following
+from relevo.comms.outcome import Channel
 from relevo.db.embedded import EmbeddedServer
 from relevo.db.pool import Database, describe
 from relevo.flags import ofrep
@@ -31,9 +34,9 @@ from relevo.migration import keeping
 from relevo.rollout.controller import Ticked, keep_ticking
 from relevo.serving import flag_api, health, logs, server
 from relevo.serving.app import create_app
+from relevo.serving.background import Job
 from relevo.serving.measures import Measures
 from relevo.serving.readiness import Readiness
-from relevo.settings import Settings
 from relevo.webhooks.service import webhook
 
 _WAITS_FOR_DATABASE_S = 3.0
@@ -61,6 +64,7 @@ async def serve(
     """
     in_force = common.settings()
     trusted = server.proxies(in_force.serve_trusted_proxies)
+    outgoing = channels(in_force, texts_of(in_force), system_clock)
     listening = server.listen(host, port)
     logs.configure()
     async with (
@@ -85,7 +89,9 @@ async def serve(
                 partial(recording.install, database, common.mapping(), in_force),
                 partial(keep_folding, database, system_clock),
                 partial(keep_ticking, database, system_clock, told=_tell),
-                partial(outbox.keep_delivering, database, _routes(in_force), system_clock),
+                partial(watching.keep_watching, database, system_clock),
+                *([Following(database, system_clock).keep_following] if in_force.notify_clients else []),
+                *_deliveries(database, outgoing),
             ],
         )
 
@@ -96,15 +102,9 @@ async def serve(
         await server.serve(app, listening, readiness, trusted_proxies=trusted, announce=announce)
 
 
-def _routes(in_force: Settings) -> dict[str, Route]:
-    """The channels that are configured."""
-    routes: dict[str, Route] = {}
-    if in_force.slack_webhook_url is not None:
-        routes["slack"] = Route(in_force.slack_webhook_url.get_secret_value(), messages.slack)
-    if in_force.pagerduty_routing_key is not None:
-        key = in_force.pagerduty_routing_key.get_secret_value()
-        routes["pagerduty"] = Route(in_force.pagerduty_url, messages.pagerduty(key))
-    return routes
+def _deliveries(database: Database, outgoing: list[Channel]) -> list[Job]:
+    """What carries out what is to be told, one job per channel that is configured."""
+    return [Delivery(database, channel, system_clock, random.random).keep_delivering for channel in outgoing]
 
 
 def _tell(ticked: Ticked) -> None:

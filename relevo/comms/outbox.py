@@ -1,122 +1,83 @@
-"""The outbox: messages wait in the database until their channel has taken them, or are given up with the reason."""
+"""The outbox: messages written in the transaction of what they tell of, and taken from it one by one.
+
+Who takes a message holds its row until the transaction ends. So nobody else takes it meanwhile, and a process that
+dies lets it go at once; only what the other side had taken in that very moment goes twice.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
-import aiohttp
-import psycopg
 from psycopg.types.json import Jsonb
 
-from relevo.clock import Clock
-from relevo.db.pool import Connection, Database, every, first
+from relevo.comms.message import ChannelName, Message, Said
+from relevo.db.pool import Connection, every, first, one
 from relevo.db.statements import statement
-from relevo.errors import RelevoError
-
-Channel = Literal["slack", "pagerduty"]
-
-TRIES = 15
-LONGEST_WAIT = timedelta(hours=1)
-ANSWERS_WITHIN_S = 10.0
-LOOK_EVERY_S = 1.0
-LATE_AFTER = timedelta(minutes=5)
-_FIRST_WAIT = timedelta(seconds=5)
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """How a channel is spoken to."""
-
-    url: str  # a secret where it is a webhook: never logged, never stored
-    body: Callable[[str, Mapping[str, Any]], dict[str, Any]]
-    """Of a message's kind and data, what is posted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """How a try went."""
-
-    sent: bool
-    again: bool = False  # whether trying again may help
-    fault: str | None = None
-    after: timedelta | None = None  # the channel asked to wait so long
-
-
-async def put(
-    connection: Connection, channel: Channel, kind: str, key: str, data: Mapping[str, Any], now: datetime
-) -> None:
-    """Write a message, in the transaction of what it tells of. ``key``: of one key there is one message."""
-    said = {"channel": channel, "kind": kind, "dedup_key": key, "data": Jsonb(dict(data)), "now": now}
-    await connection.execute(statement("outbox", "put"), said)
+async def tell(connection: Connection, said: Said, now: datetime) -> bool:
+    """Write a message in the transaction on this connection; False when its key was used before, and nothing is
+    written."""
+    row = await one(
+        connection,
+        statement("comms", "tell"),
+        {
+            "dedup_key": said.dedup_key,
+            "channel": said.channel,
+            "notice": said.notice,
+            "variables": Jsonb(dict(said.variables)),
+            "now": now,
+            "thread": said.thread,
+            "tenant_id": said.tenant_id,
+            "recipient": said.recipient,
+        },
+    )
+    return bool(row["said"])
 
 
-async def deliver(database: Database, routes: Mapping[str, Route], http: aiohttp.ClientSession, now: datetime) -> bool:
-    """Try one message whose time has come, of the channels that are configured here; False when there is none. Any
-    number of processes may."""
-    async with database.transaction() as connection:
-        message = await first(connection, statement("outbox", "take"), {"now": now, "channels": list(routes)})
-        if message is None:
-            return False
-        await _note(connection, message, await _post(http, routes[message["channel"]], message), now)
-    return True
+async def take(connection: Connection, channel: str, now: datetime) -> Message | None:
+    """The next message of a channel, held by this transaction; None when none is due."""
+    row = await first(connection, statement("comms", "take"), {"channel": channel, "now": now})
+    return None if row is None else Message(**row)
 
 
-async def keep_delivering(database: Database, routes: Mapping[str, Route], clock: Clock) -> None:
-    """Deliver for as long as this task is not cancelled; a database that is away is asked again."""
-    timeout = aiohttp.ClientTimeout(total=ANSWERS_WITHIN_S)
-    async with aiohttp.ClientSession(timeout=timeout) as http:
-        while True:
-            with contextlib.suppress(RelevoError, psycopg.Error):
-                while await deliver(database, routes, http, clock()):
-                    pass
-            await asyncio.sleep(LOOK_EVERY_S)
+async def sent(connection: Connection, message: Message, now: datetime) -> None:
+    """It arrived."""
+    await connection.execute(statement("comms", "sent"), {"id": message.id, "now": now})
 
 
-async def unsent(connection: Connection, now: datetime, most: int) -> list[dict[str, Any]]:
-    """Messages that were given up, or have waited for minutes, newest first; ``fault`` None: nobody tried, because no
-    process serves that channel."""
-    wanted = {"before": now - LATE_AFTER, "most": most}
-    return await every(connection, statement("outbox", "unsent"), wanted)
+async def put_off(connection: Connection, message: Message, due_at: datetime, why: str) -> None:
+    """It is tried again, not before ``due_at``."""
+    await connection.execute(statement("comms", "put_off"), {"id": message.id, "due_at": due_at, "why": why})
 
 
-def wait_for(message_id: int, tries: int) -> timedelta:
-    """How long until the next try: doubling, capped, and spread so that many do not come at once."""
-    wait = min(LONGEST_WAIT, _FIRST_WAIT * float(2 ** min(tries, 20)))
-    spread = (message_id * 2_654_435_761 + tries * 40_503) % 1000 / 1000
-    return wait * (0.5 + spread / 2)
+async def give_up(connection: Connection, message: Message, now: datetime, why: str, *, tried: bool = True) -> None:
+    """It is dead: visible, with its reason, until somebody retries it. ``tried`` False: no attempt was made."""
+    values = {"id": message.id, "now": now, "why": why, "tried": int(tried)}
+    await connection.execute(statement("comms", "give_up"), values)
 
 
-async def _post(http: aiohttp.ClientSession, route: Route, message: Mapping[str, Any]) -> Answered:
-    body = route.body(message["kind"], message["data"])
-    try:
-        async with http.post(route.url, json=body) as response:
-            return _judged(response.status, response.headers.get("Retry-After"))
-    except TimeoutError:
-        return Answered(False, True, f"no answer within {ANSWERS_WITHIN_S:g} s")
-    except aiohttp.ClientError as error:
-        return Answered(False, True, type(error).__name__)  # its words may hold the address
+async def expire(connection: Connection, channel: ChannelName, now: datetime, after: timedelta) -> int:
+    """Give up what has waited for too long; how many."""
+    values = {"channel": channel, "now": now, "before": now - after}
+    return (await connection.execute(statement("comms", "expire"), values)).rowcount
 
 
-def _judged(status: int, retry_after: str | None) -> Answered:
-    if 200 <= status < 300:
-        return Answered(True)
-    if status == 429 or status >= 500:
-        after = timedelta(seconds=int(retry_after)) if retry_after and retry_after.isdigit() else None
-        return Answered(False, True, f"answered {status}", after)
-    return Answered(False, fault=f"answered {status}")
+async def counts(connection: Connection) -> list[dict[str, Any]]:
+    """How many messages there are by channel, notice and state, since when, and when the last was settled."""
+    return await every(connection, statement("comms", "counts"))
 
 
-async def _note(connection: Connection, message: Mapping[str, Any], answered: Answered, now: datetime) -> None:
-    said: dict[str, Any] = {"id": message["id"], "fault": answered.fault, "now": now}
-    if answered.sent:
-        await connection.execute(statement("outbox", "ended"), said | {"state": "sent"})
-    elif not answered.again or message["tries"] + 1 >= TRIES:
-        await connection.execute(statement("outbox", "ended"), said | {"state": "dead"})
-    else:
-        wait = max(answered.after or timedelta(0), wait_for(message["id"], message["tries"]))
-        await connection.execute(statement("outbox", "again"), said | {"due_at": now + wait})
+async def troubled(connection: Connection, most: int) -> list[dict[str, Any]]:
+    """Messages that are dead, or failed and wait to be tried again; newest first."""
+    return await every(connection, statement("comms", "troubled"), {"most": most})
+
+
+async def retry(
+    connection: Connection, ids: Sequence[int] | None, now: datetime, *, actor: str, reason: str | None
+) -> list[int]:
+    """Try dead messages once more; None: all of them. Returns which."""
+    values = {"ids": None if ids is None else list(ids), "now": now, "actor": actor, "reason": reason}
+    return [row["id"] for row in await every(connection, statement("comms", "retry"), values)]

@@ -15,8 +15,8 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from relevo.alerts.incidents import settle
-from relevo.alerts.thresholds import Condition, conditions
+from relevo.alerts.incidents import note
+from relevo.alerts.thresholds import Finding
 from relevo.clock import Clock
 from relevo.db.lease import Lease, lease
 from relevo.db.pool import Connection, Database, first, one
@@ -24,8 +24,6 @@ from relevo.db.statements import statement
 from relevo.errors import LeaseHeld, RelevoError, SomebodyWasFaster
 from relevo.flags.evaluate import Flag
 from relevo.flags.writing import Author, flag_of
-from relevo.metrics import reading
-from relevo.metrics.window import HOUR, Window
 from relevo.rollout.evidence import gather
 from relevo.rollout.gate import Evaluation, judge, unmeasured
 from relevo.rollout.moving import CONTROLLER, Rollout, act, move, open_rollout
@@ -105,31 +103,29 @@ async def keep_ticking(
 
 
 async def watch(database: Database, now: datetime, held: Lease | None = None) -> None:
-    """Open, update and resolve incidents by v2's last hour and by where the rollout stands."""
+    """Open and resolve incidents by where the rollout stands; v2's figures are relevo.alerts.watching's business."""
     async with database.transaction() as connection:
         if held is not None:
             await held.hold(connection)
-        await connection.execute(statement("rollout", "by_index"))
-        health = await reading.health(connection, Window.last(HOUR, now))
         rollout = await open_rollout(connection)
-        found = conditions(health["v2"])
-        if rollout is not None and (own := _condition(rollout)) is not None:
-            found.append(own)
-        await settle(connection, found, now)
+        for finding in _findings(rollout):
+            await note(connection, finding, now)
 
 
-def _condition(rollout: Rollout) -> Condition | None:
-    """What somebody must hear of where the rollout stands; None: nothing."""
+def _findings(rollout: Rollout | None) -> tuple[Finding, Finding]:
+    """What somebody must hear of where the rollout stands."""
+    degraded, waits = Finding("rollout.degraded", "healthy"), Finding("rollout.waits", "healthy")
+    if rollout is None:
+        return degraded, waits
     where = f"Phase {rollout.phase.name} of rollout {rollout.id}"
     if rollout.standing.state == "Degraded":
         message = f"{where} fails, and v2 is not shown to be worse than v1: nobody was moved"
-        return Condition(
-            "rollout_degraded", "critical", "Voice Agent V2: Degraded", message, "See: relevo rollout evaluate"
-        )
+        action = "See: relevo rollout evaluate"
+        degraded = Finding("rollout.degraded", "critical", "Voice Agent V2: Degraded", message, action)
     if rollout.standing.cause == "max_hold":
         message = f"{where} had its longest hold without a pass: a human decides"
-        return Condition("rollout_waits", "warning", "Voice Agent V2: Rollout Waits For You", message)
-    return None
+        waits = Finding("rollout.waits", "warning", "Voice Agent V2: Rollout Waits For You", message)
+    return degraded, waits
 
 
 async def _judge(database: Database, rollout: Rollout, flag: Flag | None, now: datetime) -> Evaluation:

@@ -283,7 +283,7 @@ async def status(database: Database, now: datetime) -> Status:
         last = None
         if rollout is not None:
             last = await first(connection, statement("rollout", "last_evaluation"), {"id": rollout.id})
-        alerts = await incidents(connection, every_one=False, most=100)
+        alerts = await incidents(connection)
     counted = (tenants["total"], tenants["on_v2"], readers["readers"], readers["behind"])
     return Status(rollout, flag, *counted, health, last, alerts)
 

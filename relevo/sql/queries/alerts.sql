@@ -1,44 +1,74 @@
 -- Statements of incidents.
 
--- open_incidents --
-SELECT * FROM relevo.incidents WHERE resolved_at IS NULL ORDER BY id FOR UPDATE
+-- open_incident --
+-- The one of a cause that is not over, held; of two processes that look at once, one waits.
+SELECT id, cause, severity, title, message, action, details, opened_at, seen_at, quiet_since, resolved_at, resolved_why,
+       acked_at, acked_by
+FROM relevo.incidents WHERE cause = %(cause)s AND resolved_at IS NULL FOR UPDATE
 
 -- incidents --
--- Those that last first, then the newest.
-SELECT * FROM relevo.incidents WHERE %(every)s::boolean OR resolved_at IS NULL
-ORDER BY resolved_at IS NOT NULL, id DESC LIMIT %(most)s
+SELECT id, cause, severity, title, message, action, details, opened_at, seen_at, quiet_since, resolved_at, resolved_why,
+       acked_at, acked_by
+FROM relevo.incidents WHERE %(every)s::boolean OR resolved_at IS NULL
+ORDER BY resolved_at IS NOT NULL, severity, opened_at DESC, id DESC LIMIT %(most)s
 
 -- open --
--- Opened by whoever is first; no row: it is open already.
-INSERT INTO relevo.incidents (cause, severity, title, message, action, opened_at, seen_at)
-VALUES (%(cause)s, %(severity)s, %(title)s, %(message)s, %(action)s, %(now)s, %(now)s)
-ON CONFLICT (cause) WHERE resolved_at IS NULL DO NOTHING
-RETURNING *
+-- No row where another process was first.
+WITH opened AS (
+    INSERT INTO relevo.incidents (cause, severity, title, message, action, details, opened_at, seen_at)
+    VALUES (%(cause)s, %(severity)s, %(title)s, %(message)s, %(action)s, %(details)s, %(now)s, %(now)s)
+    ON CONFLICT (cause) WHERE resolved_at IS NULL DO NOTHING
+    RETURNING *
+), alerted AS (
+    INSERT INTO public.rollout_alerts (type, title, message, action, created_at)
+    SELECT severity, title, message, action, opened_at FROM opened
+), audited AS (
+    INSERT INTO relevo.audit_log (actor, action, subject, reason, details)
+    SELECT 'relevo', 'incident.open', cause, message, jsonb_build_object('id', id, 'severity', severity) FROM opened
+)
+SELECT * FROM opened
 
--- update --
-UPDATE relevo.incidents
-SET severity = %(severity)s, title = %(title)s, message = %(message)s, action = %(action)s, seen_at = %(now)s
-WHERE id = %(id)s RETURNING *
+-- worsen --
+WITH worse AS (
+    UPDATE relevo.incidents
+    SET severity = 'critical', title = %(title)s, message = %(message)s, action = %(action)s, details = %(details)s,
+        seen_at = %(now)s, quiet_since = NULL
+    WHERE id = %(id)s RETURNING *
+), alerted AS (
+    INSERT INTO public.rollout_alerts (type, title, message, action, created_at)
+    SELECT severity, title, message, action, seen_at FROM worse
+), audited AS (
+    INSERT INTO relevo.audit_log (actor, action, subject, reason, details)
+    SELECT 'relevo', 'incident.worsen', cause, message, jsonb_build_object('id', id, 'severity', severity) FROM worse
+)
+SELECT * FROM worse
+
+-- go_on --
+UPDATE relevo.incidents SET message = %(message)s, details = %(details)s, seen_at = %(now)s, quiet_since = NULL
+WHERE id = %(id)s
+
+-- calm --
+UPDATE relevo.incidents SET quiet_since = %(now)s WHERE id = %(id)s AND quiet_since IS NULL
 
 -- resolve --
-UPDATE relevo.incidents SET resolved_at = %(now)s WHERE id = %(id)s AND resolved_at IS NULL RETURNING *
+WITH over AS (
+    UPDATE relevo.incidents SET resolved_at = %(now)s, resolved_why = %(why)s WHERE id = %(id)s RETURNING *
+), audited AS (
+    INSERT INTO relevo.audit_log (actor, action, subject, reason, details)
+    SELECT 'relevo', 'incident.resolve', cause, %(why)s, jsonb_build_object('id', id) FROM over
+)
+SELECT * FROM over
 
--- ack --
+-- acknowledge --
+-- By the first who does; no row for one that is over, or does not exist.
 WITH acked AS (
     UPDATE relevo.incidents SET acked_at = %(now)s, acked_by = %(actor)s
     WHERE id = %(id)s AND resolved_at IS NULL AND acked_at IS NULL RETURNING *
 ), audited AS (
     INSERT INTO relevo.audit_log (actor, action, subject, reason, details)
-    SELECT %(actor)s, 'alert.ack', cause, %(reason)s, jsonb_build_object('id', id) FROM acked
+    SELECT %(actor)s, 'incident.acknowledge', cause, %(reason)s, jsonb_build_object('id', id) FROM acked
 )
 SELECT * FROM acked
 
--- tell --
--- The platform's own table of alerts, and the audit log.
-WITH told AS (
-    INSERT INTO public.rollout_alerts (type, title, message, action)
-    VALUES (%(severity)s, %(title)s, %(message)s, %(action)s)
-)
-INSERT INTO relevo.audit_log (actor, action, subject, details)
-VALUES ('relevo', 'alert.' || %(event)s::text, %(cause)s,
-        jsonb_build_object('id', %(id)s::bigint, 'severity', %(severity)s::text, 'message', %(message)s::text))
+-- incident --
+SELECT * FROM relevo.incidents WHERE id = %(id)s
