@@ -262,6 +262,8 @@ async def test_every_statement_prepares(sampled: Database) -> None:
         "states",
         "mirror",
         "leaving",
+        "sessions",
+        "dashboard",
     ):
         for name in statements(folder):
             if UTILITY.search(statements(folder)[name]):  # PREPARE takes only what plans

@@ -17,6 +17,8 @@ from relevo.access.door import Door
 from relevo.access.keyring import Keyring
 from relevo.cli.frame import ORDINARY, Common, WholeNumber
 from relevo.clock import system_clock
+from relevo.dashboard.house import House
+from relevo.dashboard.rooms import open_rooms
 from relevo.db.embedded import EmbeddedServer
 from relevo.db.pool import Database, describe
 from relevo.flags import ofrep
@@ -41,7 +43,8 @@ async def serve(
     port: Annotated[WholeNumber, Parameter(help="Port; 0 picks a free one, which the first line tells.")] = 8080,
     common: Common = ORDINARY,
 ) -> None:
-    """Answer over HTTP until stopped: flag evaluation (OFREP), the flags API, health and metrics.
+    """Answer over HTTP until stopped: flag evaluation (OFREP), the flags API, the dashboard, health
+    and metrics.
 
     Starts without its database, too, and answers from it as soon as it is there.
 
@@ -51,6 +54,7 @@ async def serve(
         Address to serve at; default: this machine alone.
     """
     in_force = common.settings()
+    mapping = common.mapping()
     trusted = server.proxies(in_force.serve_trusted_proxies)
     listening = server.listen(host, port)
     logs.configure()
@@ -59,15 +63,18 @@ async def serve(
         await keyring.refresh()
         readiness, door, measures = Readiness(keyring, flags, system_clock), Door(keyring), Measures(__version__)
         measures.watch_flag(flags, system_clock)
+        house = House(database, flags, door, mapping, system_clock, __version__, lambda: readiness.draining)
+        pages, pulse = open_rooms(house)
         app = create_app(
             __version__,
             measures,
-            routes=[*ofrep.routes(flags, door), *health.routes(readiness, measures)],
+            routes=[*ofrep.routes(flags, door), *health.routes(readiness, measures), *pages],
             routers=flag_api.routers(flags, door),
             jobs=[
                 keyring.keep_fresh,
+                pulse,
                 partial(keeping.keep_repaired, database, system_clock),
-                partial(keeping.keep_verified, database, common.mapping(), system_clock),
+                partial(keeping.keep_verified, database, mapping, system_clock),
             ],
         )
 
