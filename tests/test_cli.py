@@ -303,7 +303,7 @@ EXPLAIN = ("explain", "--vertical", "dental", "--prompt-file")
         ((*EXPLAIN, "nul.txt"), "nul.txt holds a NUL"),
         (("preflight", "--config", "bad.toml"), "bad.toml is not valid TOML"),
         (("preflight", "--config", "missing.toml"), "cannot read missing.toml"),
-        (("preflight", "--config", "unknown.toml"), "Did you mean 'database_url'?"),
+        (("preflight", "--config", "unknown.toml"), "Did you mean 'database_url'"),
         (("migrate", "--actor", ""), "--actor is empty"),
         (("sample", "load", "--tenants", "0"), "--tenants 1"),
         (("db", "sql", "--output", "good.txt"), "cannot write into good.txt"),
@@ -459,10 +459,11 @@ async def test_who_and_why_reach_the_audit_log_as_they_are(relevo: Shell, ready:
     assert "success" in moved.out
     assert relevo("backups", "create", "--database-url", url).status == 0
     log = await rows(ready, "SELECT action, actor, reason FROM relevo.audit_log ORDER BY id")
-    assert [tuple(entry.values()) for entry in log][:3] == [
+    assert [tuple(entry.values()) for entry in log][:4] == [
         ("migration.start", "ana", reason),
         ("backup.create", "ana", reason),
-        ("migration.succeeded", "ana", None),
+        ("mirror.install", "ana", reason),
+        ("migration.succeeded", "ana", reason),
     ]
     assert tuple(log[-1].values()) == ("backup.create", "olga", None)
     listed = relevo("backups", "list", "--database-url", url)

@@ -48,6 +48,8 @@ FILE_LINES, FUNCTION_LINES = 399, 50
 TIME_AND_CHANCE = {
     ("clock.py", "datetime.now"): "the one clock; all others get it as an argument",
     ("access/tokens.py", "secrets.token_hex"): "a token is chance and nothing else",
+    ("access/sessions.py", "secrets.token_urlsafe"): "so is the cookie of a session",
+    ("access/sessions.py", "secrets.token_hex"): "names a session to people",
     ("cli/demo.py", "time.monotonic"): "tells a person how long it took",
     ("cli/progress.py", "time.monotonic"): "draws rate and time left",
     ("cli/notify.py", "random.random"): "scatters who comes back after a failure",

@@ -268,6 +268,8 @@ async def test_every_statement_prepares(sampled: Database) -> None:
         "comms",
         "alerts",
         "report",
+        "sessions",
+        "dashboard",
     ):
         for name in statements(folder):
             if UTILITY.search(statements(folder)[name]):  # PREPARE takes only what plans

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
-from psycopg import sql
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -15,7 +14,6 @@ from rich.text import Text
 from relevo.cli.frame import ORDINARY, Answer, Common
 from relevo.clock import system_clock
 from relevo.migration import preflight
-from relevo.migration.mapping import SourceMapping
 from relevo.tenants import answer as answering
 from relevo.tenants import templates
 from relevo.tenants.answer import Answers, SaidByV1, SaidByV2
@@ -40,7 +38,7 @@ async def answer(tenant: str, *, common: Common = ORDINARY) -> Answer:
         Its id, the beginning of its id, or its name.
     """
     mapping = common.mapping()
-    fill = _fill(mapping)
+    fill = mapping.fill_answers()
     async with common.database() as database:
         preflight.refuse_blocked(await preflight.structure(database, mapping))
         found = await answering.tenant_of(database, tenant, fill)
@@ -89,14 +87,6 @@ async def show(version: str, *, common: Common = ORDINARY) -> Answer:
         found = await templates.pieces(database, version)
     text = "\n\n".join(f"--- {piece.part}/{piece.key}\n{piece.body}" for piece in found)
     return Answer([asdict(piece) for piece in found], text)
-
-
-def _fill(mapping: SourceMapping) -> dict[str, sql.Composable]:
-    tenants = mapping.tenants
-    zone = tenants.read("time_zone") if "time_zone" in tenants.fields else sql.NULL
-    own = {"tenants_table": tenants.relation, "tenant_id": tenants.read("id"), "time_zone": zone}
-    rows = mapping.fill()
-    return {"configurations": rows["configurations"], "tenants": rows["tenants"], **own}
 
 
 def _shown(config: Answers) -> Group | Text:

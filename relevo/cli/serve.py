@@ -25,6 +25,8 @@ from relevo.comms.channels import channels, texts_of
 from relevo.comms.delivery import Delivery
 from relevo.comms.following import Following
 from relevo.comms.outcome import Channel
+from relevo.dashboard.house import House
+from relevo.dashboard.rooms import open_rooms
 from relevo.db.embedded import EmbeddedServer
 from relevo.db.pool import Database, describe
 from relevo.flags import ofrep
@@ -53,7 +55,8 @@ async def serve(
     port: Annotated[WholeNumber, Parameter(help="Port; 0 picks a free one, which the first line tells.")] = 8080,
     common: Common = ORDINARY,
 ) -> None:
-    """Answer over HTTP until stopped: Vapi's webhook, flag evaluation (OFREP), the flags API, health and metrics.
+    """Answer over HTTP until stopped: Vapi's webhook, flag evaluation (OFREP), the flags API, the dashboard, health
+    and metrics.
 
     Starts without its database, too, and answers from it as soon as it is there.
 
@@ -63,6 +66,7 @@ async def serve(
         Address to serve at; default: this machine alone.
     """
     in_force = common.settings()
+    mapping = common.mapping()
     trusted = server.proxies(in_force.serve_trusted_proxies)
     outgoing = channels(in_force, texts_of(in_force), system_clock)
     listening = server.listen(host, port)
@@ -76,13 +80,16 @@ async def serve(
         await keyring.refresh()
         readiness, door, measures = Readiness(keyring, flags, system_clock), Door(keyring), Measures(__version__)
         measures.watch_flag(flags, system_clock)
+        house = House(database, flags, door, mapping, system_clock, __version__, lambda: readiness.draining)
+        pages, pulse = open_rooms(house)
         app = create_app(
             __version__,
             measures,
-            routes=[*router.routes, *ofrep.routes(flags, door), *health.routes(readiness, measures)],
+            routes=[*router.routes, *ofrep.routes(flags, door), *health.routes(readiness, measures), *pages],
             routers=flag_api.routers(flags, door),
             jobs=[
                 keyring.keep_fresh,
+                pulse,
                 partial(keeping.keep_repaired, database, system_clock),
                 partial(keeping.keep_verified, database, common.mapping(), system_clock),
                 *router.jobs,

@@ -118,6 +118,13 @@ class SourceMapping:
         """What the braces of a statement stand for."""
         return {source.kind: source.rows() for source in self.sources}
 
+    def fill_answers(self) -> dict[str, sql.Composable]:
+        """The same for what both versions say to a caller: see relevo.tenants.answer."""
+        tenants = self.tenants
+        zone = tenants.read("time_zone") if "time_zone" in tenants.fields else sql.NULL
+        own = {"tenants_table": tenants.relation, "tenant_id": tenants.read("id"), "time_zone": zone}
+        return {"configurations": self.configurations.rows(), "tenants": tenants.rows(), **own}
+
 
 DEFAULT = SourceMapping(
     configurations=Source("configurations", CONFIGURATION_FIELDS, "public", "voice_agent_config"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
@@ -81,20 +81,28 @@ async def all_tenants(database: Database, mapping: SourceMapping) -> list[Tenant
         return await _tenants(connection, mapping, await _flag(connection), None)
 
 
+async def some_tenants(database: Database, mapping: SourceMapping, tenant_ids: Sequence[UUID]) -> list[TenantState]:
+    """These tenants, in the order given; one that exists nowhere is left out."""
+    async with database.transaction(read_only=True, snapshot=True) as connection:
+        found = await _tenants(connection, mapping, await _flag(connection), list(tenant_ids))
+    place = {tenant_id: number for number, tenant_id in enumerate(tenant_ids)}
+    return sorted(found, key=lambda each: place[each.tenant_id])
+
+
 async def why(database: Database, mapping: SourceMapping, tenant_id: UUID) -> Why:
     """Everything about one tenant that exists."""
     async with database.transaction(read_only=True, snapshot=True) as connection:
         await migrations.require(connection)
         flag = await _flag(connection)
-        (tenant,) = await _tenants(connection, mapping, flag, tenant_id)
+        (tenant,) = await _tenants(connection, mapping, flag, [tenant_id])
         configs = await every(connection, statement("states", "configs", **mapping.fill()), {"tenant_id": tenant_id})
     return Why(tenant, evaluate(flag, str(tenant_id)), flag, configs)
 
 
 async def _tenants(
-    connection: Connection, mapping: SourceMapping, flag: Flag, tenant_id: UUID | None
+    connection: Connection, mapping: SourceMapping, flag: Flag, tenant_ids: list[UUID] | None
 ) -> list[TenantState]:
-    rows = await every(connection, statement("states", "tenants", **mapping.fill()), {"tenant_id": tenant_id})
+    rows = await every(connection, statement("states", "tenants", **mapping.fill()), {"tenant_ids": tenant_ids})
     return [_tenant(row, evaluate(flag, str(row["tenant_id"]))) for row in rows]
 
 

@@ -29,7 +29,8 @@ QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked all day long; lo
 SECURITY_HEADERS = [
     (
         "content-security-policy",
-        "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+        "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
+        "frame-ancestors 'none'",
     ),
     ("x-content-type-options", "nosniff"),
     ("x-frame-options", "DENY"),

@@ -7,9 +7,9 @@ WITH config AS (
     SELECT coalesce(c.id, v2.id) AS id, coalesce(c.business_id, v2.business_id) AS tenant_id,
            coalesce(v2.is_active, c.is_active) AS is_active, c.id IS NOT NULL AS in_v1, v2.id IS NOT NULL AS in_v2
     FROM (SELECT id, business_id, is_active FROM {configurations} AS every
-          WHERE %(tenant_id)s::uuid IS NULL OR every.business_id = %(tenant_id)s::uuid) AS c
+          WHERE %(tenant_ids)s::uuid[] IS NULL OR every.business_id = ANY (%(tenant_ids)s::uuid[])) AS c
     FULL JOIN (SELECT id, business_id, is_active FROM public.voice_assistant_configs AS every
-               WHERE %(tenant_id)s::uuid IS NULL OR every.business_id = %(tenant_id)s::uuid) AS v2 ON v2.id = c.id
+               WHERE %(tenant_ids)s::uuid[] IS NULL OR every.business_id = ANY (%(tenant_ids)s::uuid[])) AS v2 ON v2.id = c.id
 ), fact AS (
     SELECT config.tenant_id, count(*) AS configs,
            count(*) FILTER (WHERE is_active) AS active,
@@ -40,7 +40,7 @@ SELECT coalesce(t.id, fact.tenant_id) AS tenant_id, t.name, t.vertical, t.id IS 
        coalesce(unverified, 0) AS unverified, coalesce(drifted, 0) AS drifted, coalesce(waiting, 0) AS waiting,
        coalesce(edited, 0) AS edited, coalesce(clashing, 0) AS clashing, coalesce(to_review, 0) AS to_review
 FROM (SELECT id, name, vertical FROM {tenants} AS every
-      WHERE %(tenant_id)s::uuid IS NULL OR every.id = %(tenant_id)s::uuid) AS t
+      WHERE %(tenant_ids)s::uuid[] IS NULL OR every.id = ANY (%(tenant_ids)s::uuid[])) AS t
 FULL JOIN fact ON fact.tenant_id = t.id
 ORDER BY coalesce(t.id, fact.tenant_id)
 

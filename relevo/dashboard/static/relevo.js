@@ -1,0 +1,118 @@
+// What a page does beyond HTML: it hears what has changed, says when it no longer hears, and draws its tables.
+"use strict";
+
+const body = document.body;
+const live = document.getElementById("live");
+
+// One stream of news per page. It only names what to fetch again; htmx fetches it.
+const hear = () => {
+  let heardAt = new Date();
+  let silence;
+  const stream = new EventSource(body.dataset.live);
+  const show = (state, text) => {
+    if (live.dataset.state === state) return;
+    live.dataset.state = state;
+    live.textContent = text.replace("%s", heardAt.toISOString().slice(11, 19) + " UTC");
+  };
+  const lost = () => show("lost", live.dataset.lostText);
+  const heard = () => {
+    clearTimeout(silence);
+    silence = setTimeout(lost, 6000);
+  };
+  stream.onmessage = (message) => {
+    const beat = JSON.parse(message.data);
+    heard();
+    if (!beat.ok) return show("stale", live.dataset.staleText);
+    const back = live.dataset.state === "lost" || live.dataset.state === "stale";
+    heardAt = new Date(beat.at);
+    show("live", live.dataset.liveText);
+    const topics = back ? ["figures", "flag", "alerts", "run", "audit"] : beat.topics;
+    topics.forEach((topic) => body.dispatchEvent(new Event("relevo:" + topic)));
+  };
+  stream.onerror = lost;
+  stream.addEventListener("signed-out", () => {
+    stream.close();
+    location.reload();
+  });
+  addEventListener("pagehide", () => stream.close());
+};
+if (body.dataset.live && "EventSource" in window) hear();
+
+// Charts are drawn from the table beneath them, so that both say the same.
+const COLUMNS = { calls: [0, 1], error_rate: [2, 3], p95_latency_ms: [4, 5] };
+const charts = new Map();
+
+const rows = () =>
+  [...document.querySelectorAll("#points tbody tr")].map((row) => ({
+    at: Date.parse(row.dataset.at),
+    values: [...row.querySelectorAll("td")].map((cell) => (cell.dataset.value === "" ? null : Number(cell.dataset.value))),
+  }));
+
+const colours = () => {
+  const style = getComputedStyle(body);
+  const dark = document.documentElement.getAttribute("data-bs-theme") === "dark";
+  return {
+    text: style.color,
+    line: dark ? "#3a4656" : "#dfe3e8",
+    sides: dark ? ["#9aa7b8", "#5aa9ff"] : ["#616c7a", "#0b5cad"],
+    limits: dark ? ["#4cc38a", "#ff8080"] : ["#2b7a4b", "#c92a2a"],
+  };
+};
+
+const option = (element, points) => {
+  const { text, line, sides, limits } = colours();
+  const [first, second] = COLUMNS[element.dataset.chart];
+  const unit = element.dataset.unit;
+  const marks = element.dataset.limits.split(";").filter(Boolean).map((each, place) => {
+    const [value, ...words] = each.trim().split(" ");
+    return { yAxis: Number(value), name: words.join(" "), lineStyle: { color: limits[place] }, label: { color: limits[place] } };
+  });
+  const series = ["v1", "v2"].map((name, side) => ({
+    name,
+    type: "line",
+    showSymbol: points.length < 3,
+    connectNulls: false,
+    lineStyle: { width: 2, type: side ? "solid" : "dashed" },
+    data: points.map((point) => [point.at, point.values[side ? second : first]]),
+    markLine: side && marks.length
+      ? { silent: true, symbol: "none", label: { formatter: "{b} {c}", position: "insideEndTop" }, data: marks }
+      : undefined,
+  }));
+  const highest = Math.max(...marks.map((mark) => mark.yAxis), 0);
+  return {
+    animation: false,
+    color: sides,
+    textStyle: { color: text, fontFamily: "inherit" },
+    aria: { enabled: true, label: { description: element.dataset.label + ", v1, v2" } },
+    grid: { left: 8, right: 12, top: 34, bottom: 8, containLabel: true },
+    legend: { top: 0, textStyle: { color: text } },
+    tooltip: { trigger: "axis", renderMode: "richText", valueFormatter: (value) => (value == null ? "—" : (+value).toFixed(unit === "%" ? 2 : 0) + (unit && " " + unit)) },
+    xAxis: { type: "time", useUTC: true, axisLabel: { color: text, hideOverlap: true }, axisLine: { lineStyle: { color: line } } },
+    yAxis: { type: "value", min: 0, max: (range) => Math.max(range.max, highest * 1.05) || null, axisLabel: { color: text, showMaxLabel: !marks.length }, splitLine: { lineStyle: { color: line } } },
+    useUTC: true,
+    series,
+  };
+};
+
+const draw = () => {
+  if (!window.echarts) return;
+  const points = rows();
+  document.querySelectorAll("[data-chart]").forEach((element) => {
+    if (!points.length) return;
+    if (!charts.has(element)) charts.set(element, echarts.init(element, null, { renderer: "svg" }));
+    charts.get(element).setOption(option(element, points), true);
+  });
+};
+
+draw();
+addEventListener("resize", () => charts.forEach((chart) => chart.resize()));
+document.addEventListener("relevo:theme", draw);
+document.addEventListener("htmx:afterSwap", draw);
+// A table that was opened stays open when it is fetched again.
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const opened = event.detail.target.querySelector("details")?.open;
+  if (opened) document.addEventListener("htmx:afterSwap", () => {
+    const again = document.querySelector("#" + CSS.escape(event.detail.target.id) + " details");
+    if (again) again.open = true;
+  }, { once: true });
+});

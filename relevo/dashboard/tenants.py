@@ -1,0 +1,210 @@
+"""The tenants: all of them a page at a time, and everything about one, with its way to v2 and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, get_args
+from uuid import UUID
+
+from starlette.responses import Response
+
+from relevo.access.roles import Role
+from relevo.dashboard.house import Visit, to
+from relevo.dashboard.places import Place
+from relevo.db.pool import Connection, every
+from relevo.db.statements import statement
+from relevo.errors import UnknownName, UsageError, nearest
+from relevo.flags.evaluate import VOICE_AGENT_V2
+from relevo.migration import states
+from relevo.migration.states import State, Why
+from relevo.tenants import answer as answering
+from relevo.tenants.answer import Answers
+
+PAGE = 50
+_LAST_PAGE = 10_000
+_VOLUME_OF = timedelta(hours=24)
+_CALLS = 10
+
+STATES: tuple[str, ...] = get_args(State)
+VERSIONS = {"v1": False, "v2": True}
+Volumes = dict[str, dict[str, tuple[int, int]]]
+"""Calls and errors, by tenant and version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One field of a configuration on both sides."""
+
+    name: str
+    v1: str | None
+    v2: str | None
+    derived: bool  # v2 makes its own; the two need not be equal
+
+    @property
+    def differs(self) -> bool:
+        """Whether they say different things; where v1 says nothing, v2's default is none."""
+        return not self.derived and bool(self.v1) and self.v1 != self.v2
+
+
+async def show_all(visit: Visit) -> Response:
+    """A page of tenants."""
+    state, version, word = visit.asked("state"), visit.asked("version"), visit.asked("q")[:200]
+    _known("state", state, STATES)
+    _known("version", version, VERSIONS)
+    number = _page_number(visit.asked("page", "1"))
+    ids, many = await _page(visit, state or None, VERSIONS.get(version), word or None, number)
+    found = await states.some_tenants(visit.house.database, visit.house.mapping, ids)
+    volumes = await _volumes(visit, [str(each) for each in ids])
+    return visit.page(
+        "tenants.html",
+        tenants=found,
+        volumes=volumes,
+        many=many,
+        number=number,
+        pages=max(1, -(-many // PAGE)),
+        size=PAGE,
+        chosen_state=state,
+        chosen_version=version,
+        word=word,
+        states=STATES,
+        versions=tuple(VERSIONS),
+    )
+
+
+async def _page(
+    visit: Visit, state: str | None, on_v2: bool | None, word: str | None, number: int
+) -> tuple[list[UUID], int]:
+    """The ids of one page, and how many there are in all; without a filter nothing is looked at but the page."""
+    rows_of_v1 = visit.house.mapping.fill()
+    fill = {name: rows_of_v1[name] for name in ("tenants", "configurations")}
+    asked: dict[str, Any] = {"word": word, "most": PAGE, "skip": (number - 1) * PAGE}
+    if state is None and on_v2 is None:
+        query = statement("dashboard", "tenants_page", **fill)
+    else:
+        query = statement("dashboard", "tenants_in", **fill)
+        asked |= {"state": state, "on_v2": on_v2, "name": VOICE_AGENT_V2}
+    async with visit.house.database.transaction(read_only=True) as connection:
+        rows = await every(connection, query, asked)
+    return [row["id"] for row in rows], rows[0]["many"] if rows else 0
+
+
+async def _volumes(visit: Visit, ids: list[str]) -> Volumes:
+    since = (visit.now - _VOLUME_OF).replace(minute=0, second=0, microsecond=0)
+    async with visit.house.database.transaction(read_only=True) as connection:
+        asked = {"ids": ids, "since": since, "now": visit.now}
+        rows = await every(connection, statement("dashboard", "volumes"), asked)
+    found: Volumes = {}
+    for row in rows:
+        found.setdefault(row["tenant_id"], {})[row["version"]] = (row["calls"], row["errors"])
+    return found
+
+
+async def show(visit: Visit) -> Response:
+    """Everything about one tenant."""
+    why = await _why(visit)
+    house = visit.house
+    told = await answering.answers(house.database, why.tenant.tenant_id, house.mapping.fill_answers(), now=visit.now)
+    async with house.database.transaction(read_only=True) as connection:
+        wanted = {"tenant_id": why.tenant.tenant_id}
+        origins = {row["config_id"]: row for row in await every(connection, statement("dashboard", "origins"), wanted)}
+        calls = await _calls(connection, visit, str(why.tenant.tenant_id))
+    return visit.page(
+        "tenant.html",
+        why=why,
+        tenant=why.tenant,
+        configs={config["config_id"]: config for config in why.configs},
+        answers=[(each, _compared(each)) for each in told],
+        origins=origins,
+        volumes=(await _volumes(visit, [str(why.tenant.tenant_id)])).get(str(why.tenant.tenant_id), {}),
+        calls=calls,
+    )
+
+
+async def _calls(connection: Connection, visit: Visit, tenant_id: str) -> list[dict[str, Any]]:
+    asked: dict[str, Any] = {"before": None, "since": visit.now - timedelta(days=30), "tenant_id": tenant_id}
+    asked |= {"version": None, "outcome": None, "most": _CALLS}
+    return await every(connection, statement("dashboard", "calls"), asked)
+
+
+def _compared(each: Answers) -> list[Compared]:
+    """The configuration of v1 beside that of v2."""
+    v1, v2 = each.v1, each.v2
+    speed = f"{v2.voice_speed.normalize():f}" if v2 else None
+    rows: tuple[tuple[str, str | None, str | None, bool], ...] = (
+        ("Assistant name", v1.assistant_name if v1 else None, v2.assistant_name if v2 else None, True),
+        ("Greeting", v1.first_message if v1 else None, v2.first_message if v2 else None, True),
+        ("Voice", v1.voice_id if v1 else None, v2.voice_id if v2 else None, False),
+        ("Voice speed", None, speed, True),
+        ("Type", None, v2.assistant_type_id if v2 else None, True),
+        ("Personality", None, v2.personality_type if v2 else None, True),
+        ("Capabilities", None, ", ".join(v2.enabled_capabilities) if v2 else None, True),
+        ("Template", None, v2.template_version if v2 else None, True),
+    )
+    return [Compared(*row) for row in rows]
+
+
+async def ask_move(visit: Visit) -> Response:
+    """What sending a tenant to v2, or back, would change for its callers."""
+    why = await _why(visit)
+    version = _version(visit.request.path_params["version"])
+    house = visit.house
+    told = await answering.answers(house.database, why.tenant.tenant_id, house.mapping.fill_answers(), now=visit.now)
+    async with house.database.transaction(read_only=True) as connection:
+        wanted = {"tenants": [str(why.tenant.tenant_id)]}
+        unverified = await every(connection, statement("flags", "unverified"), wanted)
+    active = [each for each in told if each.is_active]
+    return visit.page(
+        "confirm_move.html",
+        tenant=why.tenant,
+        flag=why.flag_row,
+        version=version,
+        answers=active or told,
+        unverified=unverified[0]["why"] if unverified else None,
+    )
+
+
+async def move(visit: Visit) -> Response:
+    """Send a tenant to v2, or back to v1. Unverified tenants are refused."""
+    tenant = (await _why(visit)).tenant
+    reason = (await visit.form()).get("reason") or None
+    change = (
+        visit.house.flags.enable
+        if _version(visit.request.path_params["version"]) == "v2"
+        else (visit.house.flags.disable)
+    )
+    await change([str(tenant.tenant_id)], actor=visit.caller.actor, reason=reason)
+    return to(f"/tenants/{tenant.tenant_id}")
+
+
+async def _why(visit: Visit) -> Why:
+    written = visit.request.path_params["tenant"]
+    fill = {name: rows for name, rows in visit.house.mapping.fill().items() if name != "calls"}
+    found = await answering.tenant_of(visit.house.database, written, fill)
+    return await states.why(visit.house.database, visit.house.mapping, found.id)
+
+
+def _version(written: str) -> str:
+    _known("version", written, VERSIONS)
+    return written
+
+
+def _known(kind: str, written: str, known: Any) -> None:
+    if written and written not in known:
+        raise UnknownName(
+            f"there is no {kind} {written[:40]!r}.{nearest(written, known)}", fix=f"one of {', '.join(known)}"
+        )
+
+
+def _page_number(written: str) -> int:
+    if not (written.isascii() and written.isdigit() and 1 <= int(written[:9]) <= _LAST_PAGE):
+        raise UsageError(f"there is no page {written[:20]!r}", fix=f"pages are numbered from 1 to {_LAST_PAGE:,}")
+    return int(written)
+
+
+PLACES = (
+    Place("GET", "/tenants", Role.VIEWER, show_all),
+    Place("GET", "/tenants/{tenant}", Role.VIEWER, show),
+    Place("GET", "/tenants/{tenant}/to/{version}", Role.OPERATOR, ask_move),
+    Place("POST", "/tenants/{tenant}/to/{version}", Role.OPERATOR, move),
+)

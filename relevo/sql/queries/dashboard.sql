@@ -1,0 +1,205 @@
+-- What the dashboard reads. {configurations} and {tenants} are v1 through the source mapping.
+
+-- standing --
+-- How many tenants have an active configuration, and how many of them the flag's row puts on v2; the row itself, its
+-- lists counted.
+WITH flag AS (
+    SELECT * FROM public.feature_flags WHERE name = %(name)s
+), enabled AS (
+    SELECT unnest(enabled_tenants) AS id FROM flag
+), disabled AS (
+    SELECT unnest(disabled_tenants) AS id FROM flag
+), placed AS (
+    SELECT count(*) AS total,
+           count(*) FILTER (WHERE f.enabled AND d.id IS NULL AND CASE
+               WHEN e.id IS NOT NULL OR f.percentage = 100 THEN true
+               WHEN f.percentage = 0 THEN false
+               ELSE public.voice_agent_v2_percentile(t.id) < f.percentage END) AS on_v2
+    FROM relevo.active_tenants() AS t (id)
+    CROSS JOIN flag AS f
+    LEFT JOIN enabled AS e ON e.id = t.id
+    LEFT JOIN disabled AS d ON d.id = t.id
+)
+SELECT placed.total, placed.on_v2, f.enabled, f.percentage, f.version, f.updated_at, f.updated_by::text AS updated_by,
+       cardinality(f.enabled_tenants) AS listed, cardinality(f.disabled_tenants) AS refused
+FROM flag AS f CROSS JOIN placed
+
+-- active_tenants --
+SELECT t.id FROM relevo.active_tenants() AS t (id) ORDER BY t.id
+
+-- names --
+SELECT t.id::text AS id, t.name FROM {tenants} AS t WHERE t.id::text = ANY (%(ids)s::text[]) ORDER BY t.name, t.id
+
+-- extend --
+UPDATE public.feature_flags SET enabled = true, percentage = %(percentage)s WHERE name = %(name)s
+
+-- roll_back --
+-- The total rollback of the specification: off, nothing by percentage, and nobody left in the cohort.
+UPDATE public.feature_flags SET enabled = false, percentage = 0, enabled_tenants = '{{}}' WHERE name = %(name)s
+
+-- alerts --
+SELECT id, type, title, message, action, created_at FROM public.rollout_alerts
+WHERE created_at >= %(since)s ORDER BY created_at DESC, id DESC LIMIT 20
+
+-- series --
+-- Both versions over time; ``grain`` minute or hour.
+SELECT starts_at, version, sum(calls)::bigint AS calls, sum(errors)::bigint AS errors
+FROM (SELECT starts_at, version, calls, errors FROM relevo.call_stats
+      WHERE grain = %(grain)s AND starts_at >= %(since)s
+      UNION ALL
+      SELECT starts_at, version, calls, errors FROM relevo.unfolded
+      WHERE grain = %(grain)s AND starts_at >= %(since)s) AS both_parts
+GROUP BY starts_at, version ORDER BY starts_at, version
+
+-- series_p95 --
+-- The latency bucket that 95 percent of the measured calls do not exceed, by nearest rank.
+WITH counted AS (
+    SELECT starts_at, version, bucket, sum(calls) AS calls
+    FROM (SELECT starts_at, version, bucket, calls FROM relevo.call_latencies
+          WHERE grain = %(grain)s AND starts_at >= %(since)s
+          UNION ALL
+          SELECT starts_at, version, bucket, measured FROM relevo.unfolded
+          WHERE grain = %(grain)s AND starts_at >= %(since)s AND bucket IS NOT NULL) AS both_parts
+    GROUP BY starts_at, version, bucket HAVING sum(calls) > 0
+), ranked AS (
+    SELECT starts_at, version, bucket, sum(calls) OVER (PARTITION BY starts_at, version ORDER BY bucket) AS up_to,
+           sum(calls) OVER (PARTITION BY starts_at, version) AS total
+    FROM counted
+)
+SELECT starts_at, version, min(bucket) AS bucket, max(total)::bigint AS measured
+FROM ranked WHERE up_to * 100 >= total * 95 GROUP BY starts_at, version ORDER BY starts_at, version
+
+-- tenants_page --
+-- One page of tenants by name; those that only a configuration names come last. ``word``: part of a name, whatever its
+-- case and accents, or the beginning of an id.
+WITH known AS (
+    SELECT t.id, t.name FROM {tenants} AS t
+    UNION ALL
+    SELECT c.business_id, NULL::text
+    FROM (SELECT business_id FROM public.voice_assistant_configs
+          UNION SELECT every.business_id FROM {configurations} AS every) AS c
+    WHERE c.business_id IS NOT NULL AND NOT EXISTS (SELECT FROM {tenants} AS t WHERE t.id = c.business_id)
+), found AS (
+    SELECT id, name FROM known
+    WHERE %(word)s::text IS NULL OR starts_with(id::text, lower(%(word)s::text))
+       OR position(relevo.fold(%(word)s::text) IN relevo.fold(coalesce(name, ''))) > 0
+)
+SELECT id, (SELECT count(*) FROM found) AS many FROM found
+ORDER BY name NULLS LAST, id LIMIT %(most)s OFFSET %(skip)s
+
+-- tenants_in --
+-- The same for tenants of one state, or of one version. What the states follow from is told in states.sql; a test holds
+-- both to the same answer.
+WITH config AS (
+    SELECT coalesce(c.id, v2.id) AS id, coalesce(c.business_id, v2.business_id) AS tenant_id, v2.id IS NOT NULL AS in_v2
+    FROM (SELECT id, business_id FROM {configurations} AS every) AS c
+    FULL JOIN public.voice_assistant_configs AS v2 ON v2.id = c.id
+), fact AS (
+    SELECT config.tenant_id, bool_or(q.config_id IS NOT NULL) AS quarantined,
+           bool_or(NOT in_v2 AND q.config_id IS NULL) AS absent, bool_or(v.state IN ('drifted', 'missing')) AS drifted,
+           bool_or(w.config_id IS NOT NULL) AS waiting, bool_or(in_v2 AND v.config_id IS NULL) AS unverified
+    FROM config
+    LEFT JOIN relevo.quarantine q ON q.config_id = config.id::text
+    LEFT JOIN relevo.verifications v ON v.config_id = config.id
+    LEFT JOIN (SELECT DISTINCT config_id FROM relevo.mirror_queue) AS w ON w.config_id = config.id
+    WHERE config.tenant_id IS NOT NULL GROUP BY config.tenant_id
+), flag AS (
+    SELECT * FROM public.feature_flags WHERE name = %(name)s
+), placed AS (
+    SELECT coalesce(t.id, fact.tenant_id) AS id, t.name, fact.*,
+           coalesce(f.enabled AND d.id IS NULL AND CASE
+               WHEN e.id IS NOT NULL OR f.percentage = 100 THEN true
+               WHEN f.percentage = 0 THEN false
+               ELSE public.voice_agent_v2_percentile(coalesce(t.id, fact.tenant_id)::text) < f.percentage END,
+               false) AS on_v2
+    FROM (SELECT id, name FROM {tenants} AS every) AS t
+    FULL JOIN fact ON fact.tenant_id = t.id
+    LEFT JOIN flag AS f ON true
+    LEFT JOIN (SELECT unnest(enabled_tenants) AS id FROM flag) AS e ON e.id = coalesce(t.id, fact.tenant_id)::text
+    LEFT JOIN (SELECT unnest(disabled_tenants) AS id FROM flag) AS d ON d.id = coalesce(t.id, fact.tenant_id)::text
+), stated AS (
+    SELECT id, name, on_v2,
+           CASE WHEN tenant_id IS NULL THEN 'unconfigured' WHEN quarantined THEN 'quarantined' WHEN absent THEN 'pending'
+                WHEN drifted THEN 'drifted' WHEN waiting THEN 'waiting' WHEN unverified THEN 'copied'
+                WHEN on_v2 THEN 'live' ELSE 'verified' END AS state
+    FROM placed
+), found AS (
+    SELECT id, name FROM stated
+    WHERE (%(state)s::text IS NULL OR state = %(state)s) AND (%(on_v2)s::boolean IS NULL OR on_v2 = %(on_v2)s)
+      AND (%(word)s::text IS NULL OR starts_with(id::text, lower(%(word)s::text))
+           OR position(relevo.fold(%(word)s::text) IN relevo.fold(coalesce(name, ''))) > 0)
+)
+SELECT id, (SELECT count(*) FROM found) AS many FROM found
+ORDER BY name NULLS LAST, id LIMIT %(most)s OFFSET %(skip)s
+
+-- volumes --
+-- Calls and errors of some tenants since an hour, on each version they had calls on.
+SELECT tenant_id, version, sum(calls)::bigint AS calls, sum(errors)::bigint AS errors
+FROM (SELECT s.tenant_id, s.version, s.calls, s.errors
+      FROM generate_series(%(since)s::timestamptz, %(now)s::timestamptz, interval '1 hour') AS hour (starts_at)
+      JOIN relevo.call_stats s ON s.grain = 'tenant' AND s.starts_at = hour.starts_at AND s.version IN ('v1', 'v2')
+                              AND s.tenant_id = ANY (%(ids)s::text[])
+      UNION ALL
+      SELECT d.tenant_id, d.version, d.calls, d.errors FROM relevo.call_deltas d
+      WHERE d.tenant_id = ANY (%(ids)s::text[]) AND d.minute >= %(since)s) AS both_parts
+GROUP BY tenant_id, version ORDER BY tenant_id, version
+
+-- origins --
+-- How the fields of one tenant's configurations on v2 came about.
+SELECT o.config_id, o.rule_version, o.provenance, o.review, d.fields AS decided, d.actor AS decided_by, d.decided_at
+FROM relevo.config_origins o
+JOIN public.voice_assistant_configs v ON v.id = o.config_id
+LEFT JOIN relevo.overrides d ON d.config_id = o.config_id
+WHERE v.business_id = %(tenant_id)s::uuid ORDER BY o.config_id
+
+-- calls --
+-- The newest calls; ``before`` null: from now on back.
+SELECT call_id, tenant_id, version, served_version, decided_at, decided_by, status, outcome, our_fault, fallback,
+       duration_ms, latency_ms, synthetic
+FROM relevo.calls
+WHERE decided_at < coalesce(%(before)s::timestamptz, 'infinity') AND decided_at >= %(since)s
+  AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
+  AND (%(version)s::text IS NULL OR version = %(version)s)
+  AND (%(outcome)s::text IS NULL OR coalesce(outcome, status) = %(outcome)s)
+ORDER BY decided_at DESC, call_id LIMIT %(most)s
+
+-- call --
+SELECT * FROM relevo.calls WHERE call_id = %(call_id)s
+
+-- runs --
+SELECT r.id, r.state, r.started_at, r.finished_at, r.actor, r.reason, r.result,
+       cardinality(r.tenant_ids) AS tenants, r.batch_size, r.backup_id
+FROM relevo.runs r ORDER BY r.started_at DESC LIMIT 20
+
+-- run_steps --
+SELECT step, worker, cursor, finished_at FROM relevo.run_steps WHERE run_id = %(run_id)s
+ORDER BY array_position(ARRAY['backup', 'validate', 'configurations', 'calls', 'verify'], step), worker
+
+-- quarantine --
+SELECT config_id, business_id, reason, detail, set_aside_at FROM relevo.quarantine
+ORDER BY set_aside_at DESC, config_id LIMIT 100
+
+-- review --
+SELECT v.id AS config_id, v.business_id, t.name, v.assistant_type_id, o.review
+FROM relevo.config_origins o JOIN public.voice_assistant_configs v ON v.id = o.config_id
+LEFT JOIN {tenants} AS t ON t.id = v.business_id
+WHERE cardinality(o.review) > 0 ORDER BY v.id LIMIT 100
+
+-- backups --
+SELECT id, created_at, tables, contents, cardinality(tenant_ids) AS tenants, actor, reason, verified_at
+FROM public.migration_backups ORDER BY created_at DESC LIMIT 20
+
+-- audit --
+-- Newest first; ``before`` null: from the newest on.
+SELECT id, at, actor, action, subject, reason, details FROM relevo.audit_log
+WHERE (%(before)s::bigint IS NULL OR id < %(before)s)
+  AND (%(word)s::text IS NULL OR position(lower(%(word)s::text) IN lower(concat_ws(' ', actor, action, subject, reason))) > 0)
+ORDER BY id DESC LIMIT %(most)s
+
+-- pulse --
+-- What changes when something worth looking at again has happened.
+SELECT (SELECT version FROM public.feature_flags WHERE name = %(name)s) AS flag,
+       (SELECT max(id) FROM relevo.audit_log) AS audit,
+       (SELECT max(id) FROM public.rollout_alerts) AS alerts,
+       (SELECT md5(string_agg(s.step || s.cursor::text || (s.finished_at IS NOT NULL), ',' ORDER BY s.step, s.worker))
+        FROM relevo.run_steps s JOIN relevo.runs r ON r.id = s.run_id WHERE r.state = 'running') AS run

@@ -1,0 +1,113 @@
+"""What the dashboard says and judges, without a server: limits, languages, who may go where, what is vendored."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from relevo.access.roles import Role
+from relevo.dashboard import judging, overview, records, rooms, signing_in, tenants, wording
+from relevo.dashboard.places import Place
+from relevo.metrics.health import Health
+from relevo.metrics.latency import Histogram
+from relevo.migration import states
+
+DASHBOARD = Path(rooms.__file__).parent
+
+# Who may go where. A place without a row here fails.
+NEEDED: dict[tuple[str, str], Role | None] = {
+    ("GET", "/"): Role.VIEWER,
+    ("GET", "/extend"): Role.OPERATOR,
+    ("POST", "/extend"): Role.OPERATOR,
+    ("GET", "/rollback"): Role.OPERATOR,
+    ("POST", "/rollback"): Role.OPERATOR,
+    ("GET", "/tenants"): Role.VIEWER,
+    ("GET", "/tenants/{tenant}"): Role.VIEWER,
+    ("GET", "/tenants/{tenant}/to/{version}"): Role.OPERATOR,
+    ("POST", "/tenants/{tenant}/to/{version}"): Role.OPERATOR,
+    ("GET", "/migration"): Role.VIEWER,
+    ("GET", "/calls"): Role.VIEWER,
+    ("GET", "/calls/{call_id:path}"): Role.VIEWER,
+    ("GET", "/audit"): Role.VIEWER,
+    ("GET", "/audit.csv"): Role.VIEWER,
+    ("GET", "/settings"): Role.VIEWER,
+    ("GET", "/live"): Role.VIEWER,
+    ("GET", "/sign-in"): None,
+    ("POST", "/sign-in"): None,
+    ("POST", "/sign-out"): None,
+    ("POST", "/preferences"): None,
+    ("POST", "/sessions/end"): Role.ADMIN,
+}
+PLACES: tuple[Place, ...] = (*overview.PLACES, *tenants.PLACES, *records.PLACES, *signing_in.PLACES)
+
+
+def test_every_place_has_a_row_in_the_matrix() -> None:
+    known = {(place.method, place.path): place.needed for place in PLACES}
+    assert known == {key: needed for key, needed in NEEDED.items() if key != ("GET", "/live")}
+
+
+@pytest.mark.parametrize(
+    ("v2", "verdict"),
+    [
+        (Health("v2"), "no_data"),
+        (Health("v2", total_calls=100, errors=1, measured_calls=1, latencies=Histogram.of([700])), "healthy"),
+        (Health("v2", total_calls=100, errors=2, measured_calls=1, latencies=Histogram.of([700])), "issues"),
+        (Health("v2", total_calls=100, errors=0, measured_calls=1, latencies=Histogram.of([900])), "issues"),
+        (Health("v2", total_calls=2, errors=2), "issues"),
+    ],
+)
+def test_the_badge_follows_the_specification(v2: Health, verdict: str) -> None:
+    assert judging.verdict(v2) == verdict
+
+
+@pytest.mark.parametrize(
+    ("name", "figure", "grade"),
+    [
+        ("error_rate", 0.0199, "good"),
+        ("error_rate", 0.02, "bad"),
+        ("avg_latency_ms", 499, "good"),
+        ("avg_latency_ms", 5_000, "warning"),
+        ("p95_latency_ms", 800, "bad"),
+        ("failed_call_rate", 0.03, "warning"),
+        ("failed_call_rate", 0.11, "bad"),
+        ("breaker_opens", 0, "good"),
+        ("breaker_opens", 2, "warning"),
+        ("complaints", 4, "bad"),
+        ("error_rate", None, "none"),
+    ],
+)
+def test_each_figure_has_its_limits(name: str, figure: float | None, grade: str) -> None:
+    assert judging.BY_NAME[name].grade(figure) == grade
+
+
+def test_vendored_files_are_what_was_published() -> None:
+    static = DASHBOARD / "static"
+    for line in (static / "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split()
+        assert hashlib.sha256((static / name).read_bytes()).hexdigest() == digest, name
+    listed = {line.split()[1] for line in (static / "SHA256SUMS").read_text().splitlines()}
+    assert {file.name for file in static.glob("*.min.*")} <= listed
+
+
+def test_every_sentence_is_said_in_spanish() -> None:
+    said = set()
+    for file in (DASHBOARD / "templates").glob("*.html"):
+        text = file.read_text(encoding="utf-8")
+        said |= set(re.findall(r'\bt\("([^"]*)"', text))
+        for table in re.findall(r"\bt\((\{[^}]*\})", text):
+            said |= set(re.findall(r': "([^"]*)"', table))
+    said |= {limit.label for limit in judging.LIMITS} | {span.label for span in overview.SPANS.values()}
+    said |= {*get_args(states.State), *(role.label for role in Role), *get_args(judging.Grade)} - {"none"}
+    assert len(said) > 150
+    assert said - wording.spanish().keys() == set()
+
+
+def test_a_translation_keeps_its_gaps() -> None:
+    gaps = re.compile(r"\{\w+\}")
+    for english, spanish in wording.spanish().items():
+        assert sorted(gaps.findall(english)) == sorted(gaps.findall(spanish)), json.dumps(english)
