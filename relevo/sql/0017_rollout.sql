@@ -192,7 +192,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 DECLARE
     was relevo.rollouts;
     arrow relevo.rollout_arrows;
-    who text := relevo.flag_actor();
+    who text := relevo.writer();
     said text := coalesce(nullif(current_setting('relevo.reason', true), ''), 'the flag was changed by hand');
     act text := CASE current_setting('relevo.rollback', true) WHEN 'total' THEN 'abort' WHEN 'undo' THEN 'undo'
                      ELSE 'overrule' END;
