@@ -33,12 +33,14 @@ from relevo.flags import ofrep
 from relevo.flags.store import Flags
 from relevo.metrics.folding import keep_folding
 from relevo.migration import keeping
+from relevo.migration.mapping import SourceMapping
 from relevo.rollout.controller import Ticked, keep_ticking
 from relevo.serving import flag_api, health, logs, server
 from relevo.serving.app import create_app
 from relevo.serving.background import Job
 from relevo.serving.measures import Measures
 from relevo.serving.readiness import Readiness
+from relevo.settings import Settings
 from relevo.webhooks.service import webhook
 
 _WAITS_FOR_DATABASE_S = 3.0
@@ -90,23 +92,32 @@ async def serve(
             jobs=[
                 keyring.keep_fresh,
                 pulse,
-                partial(keeping.keep_repaired, database, system_clock),
-                partial(keeping.keep_verified, database, common.mapping(), system_clock),
                 *router.jobs,
-                partial(recording.install, database, common.mapping(), in_force),
-                partial(keep_folding, database, system_clock),
-                partial(keep_ticking, database, system_clock, told=_tell),
-                partial(watching.keep_watching, database, system_clock),
-                *([Following(database, system_clock).keep_following] if in_force.notify_clients else []),
+                *_upkeep(database, mapping, in_force),
                 *_deliveries(database, outgoing),
             ],
         )
-
-        def announce(address: str) -> None:
-            told = {"address": address, "pid": os.getpid(), "version": __version__}
-            print(json.dumps(told) if common.json else f"relevo serves at {address}", flush=True)
-
+        announce = partial(_announce, common)
         await server.serve(app, listening, readiness, trusted_proxies=trusted, announce=announce)
+
+
+def _announce(common: Common, address: str) -> None:
+    """The one line that says where."""
+    told = {"address": address, "pid": os.getpid(), "version": __version__}
+    print(json.dumps(told) if common.json else f"relevo serves at {address}", flush=True)
+
+
+def _upkeep(database: Database, mapping: SourceMapping, in_force: Settings) -> list[Job]:
+    """What goes on by itself: dual write is mended, data verified, calls added up, the rollout and v2 watched."""
+    return [
+        partial(keeping.keep_repaired, database, system_clock),
+        partial(keeping.keep_verified, database, mapping, system_clock),
+        partial(recording.install, database, mapping, in_force),
+        partial(keep_folding, database, system_clock),
+        partial(keep_ticking, database, system_clock, told=_tell),
+        partial(watching.keep_watching, database, system_clock),
+        *([Following(database, system_clock).keep_following] if in_force.notify_clients else []),
+    ]
 
 
 def _deliveries(database: Database, outgoing: list[Channel]) -> list[Job]:
