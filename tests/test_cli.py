@@ -196,7 +196,9 @@ TOLD_ELSEWHERE = {
     *("db sql", "db stop", "db down", "demo", "backups diff", "backups restore", "rollback", "serve", "answer", "why"),
     *("mirror install", "mirror remove", "mirror resolve"),
 }
-GROUPS_TOLD_ELSEWHERE = {"alerts", "complaints", "flags", "metrics", "rollout", "templates", "tokens", "vapi"}
+GROUPS_TOLD_ELSEWHERE = {
+    *("alerts", "complaints", "flags", "metrics", "notify", "report", "rollout", "templates", "tokens", "vapi")
+}
 
 
 @on_18
