@@ -12,6 +12,8 @@ import psycopg
 import pytest
 import pytest_asyncio
 
+from relevo import events
+from relevo.db.patience import patiently
 from relevo.db.pool import Database
 from relevo.errors import Refused, UnknownName
 from relevo.migration import keeping, mirror, runner
@@ -336,3 +338,13 @@ async def test_what_changed_behind_its_back_is_found_by_itself_while_relevo_serv
             pass
         task.cancel()
     assert await value(mirrored, state, (config,)) == "drifted"
+
+
+async def test_waiting_for_a_lock_is_told_as_an_event_and_nowhere_else(capfd: pytest.CaptureFixture[str]) -> None:
+    heard: list[events.Event] = []
+    async for attempt in patiently(heard.append, "the table is locked"):
+        with attempt:
+            if attempt.num == 1:
+                raise psycopg.errors.LockNotAvailable
+    assert heard == [events.Note("the table is locked: trying again", warning=True)]
+    assert capfd.readouterr() == ("", "")

@@ -9,6 +9,9 @@ from psycopg import errors
 
 from relevo import events
 
+# We tell each wait ourselves, as an event; stamina would log it, and structlog's default is standard output.
+stamina.instrumentation.set_on_retry_hooks(())
+
 _PASSING = (errors.LockNotAvailable, errors.DeadlockDetected, errors.SerializationFailure)
 
 
