@@ -268,7 +268,7 @@ def test_an_unknown_name_is_told_as_such(operator: Visitor, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/tenants?page=0", "/tenants?page=x", "/calls?before=x", "/audit?before=x"])
 def test_what_makes_no_sense_is_refused(operator: Visitor, path: str) -> None:
-    operator.page(path, 400)
+    assert "What to do:" in operator.page(path, 400)
 
 
 @pytest.mark.parametrize("path", ["/", "/tenants", "/migration", "/calls", "/audit", "/settings"])

@@ -39,8 +39,8 @@ _TRIGGERS = (
     ("v2", "insert", "INSERT", "relevo.v2_inserted", "NEW TABLE AS new_rows"),
     ("v2", "update", "UPDATE", "relevo.v2_updated", "OLD TABLE AS old_rows NEW TABLE AS new_rows"),
     ("v2", "delete", "DELETE", "relevo.v2_deleted", "OLD TABLE AS old_rows"),
-    ("tenants", "insert", "INSERT", "relevo.tenants_written", "NEW TABLE AS new_rows"),
-    ("tenants", "update", "UPDATE", "relevo.tenants_written", "OLD TABLE AS old_rows NEW TABLE AS new_rows"),
+    ("tenants", "insert", "INSERT", "relevo.tenants_inserted", "NEW TABLE AS new_rows"),
+    ("tenants", "update", "UPDATE", "relevo.tenants_updated", "OLD TABLE AS old_rows NEW TABLE AS new_rows"),
 )
 _TRUNCATED = ("v1", "v2")
 

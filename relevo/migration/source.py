@@ -18,6 +18,13 @@ from relevo.migration.mapping import CONFIGURATION_FIELDS, CONTACT_FIELDS, TENAN
 from relevo.migration.steps.copy import derive_from
 from relevo.migration.steps.verify import AS_MADE
 
+# Whose rows were written, and how. Changes of a tenant are changes of its configurations on v1.
+TRIGGER_FUNCTIONS = (
+    *("v1_inserted", "v1_updated", "v1_deleted"),
+    *("v2_inserted", "v2_updated", "v2_deleted"),
+    *("tenants_inserted", "tenants_updated"),
+)
+
 _COLUMN = re.compile(r'^(?:v1\.)?(?:"((?:[^"]|"")+)"|([a-z_][a-z0-9_$]*))$')
 
 
@@ -26,8 +33,8 @@ async def install(connection: Connection, mapping: SourceMapping, now: datetime)
     they should be; returns whether they were made."""
     types = await column_types(connection, mapping.configurations)
     functions = [
-        *_apart(statement("mirror", "source_functions", **_fill(mapping, types))),
-        *_apart(statement("mirror", "mirror_functions", **_images(mapping))),
+        *_apart(statement("mirror_functions", "source_functions", **_fill(mapping, types))),
+        *_trigger_functions(mapping),
     ]
     fingerprint = hashlib.sha256("".join(functions).encode()).hexdigest()
     await connection.execute(statement("db", "lock_schema"))
@@ -141,17 +148,34 @@ def _raw(expression: str) -> sql.SQL:
     return sql.SQL(expression.replace("%", "%%"))
 
 
-def _images(mapping: SourceMapping) -> dict[str, sql.Composable]:
-    """The rows that a statement wrote, as logical fields."""
+def _trigger_functions(mapping: SourceMapping) -> list[str]:
+    """A function for each statement that may write to either side."""
     new, old = sql.Identifier("new_rows"), sql.Identifier("old_rows")
-    return {
+    images = {
         "fields": fields(),
-        "id": mapping.configurations.read("id"),
         "new_configurations": mapping.configurations.rows_of(new),
         "old_configurations": mapping.configurations.rows_of(old),
         "new_tenants": mapping.tenants.rows_of(new),
         "old_tenants": mapping.tenants.rows_of(old),
+        "of_tenants": statement("mirror_functions", "of_tenants"),
     }
+
+    def function(name: str) -> str:
+        side, _, event = name.partition("_")
+        unreadable = statement("mirror_functions", "fail")
+        if side == "v1":
+            rows = {"id": mapping.configurations.read("id"), "images": old if event == "deleted" else new}
+            unreadable = statement("mirror_functions", "queue_ids", fields=fields(), **rows)
+        return statement(
+            "mirror_functions",
+            "trigger_function",
+            function=sql.Identifier("relevo", name),
+            change=sql.Identifier("relevo", "v2_change" if side == "v2" else "v1_change"),
+            written=statement("mirror_functions", name, **images),
+            unreadable=unreadable,
+        ).as_string()
+
+    return [function(name) for name in TRIGGER_FUNCTIONS]
 
 
 def _apart(functions: sql.Composed) -> list[str]:

@@ -4,7 +4,7 @@
 
 -- Brings changes of v1 to v2. A field is set only where it changed and differs, so an echo ends by itself. Returns the
 -- configurations that are still not the same on both sides: a snapshot hides the row, or a trigger there overruled us.
-CREATE FUNCTION relevo.apply_to_v2(changes relevo.v1_change[]) RETURNS uuid[]
+CREATE FUNCTION relevo.bring_across(changes relevo.v1_change[]) RETURNS uuid[]
 LANGUAGE plpgsql SET search_path = '' AS $$
 DECLARE
     gone      uuid[] := ARRAY(SELECT (c.was).id FROM unnest(changes) AS c WHERE (c.now).id IS NULL);
@@ -281,7 +281,7 @@ END;
 -- Brings changes of v2 to v1: shared fields where v1 differs and can be written; a row that v1 lacks is born there
 -- with the rendered prompt. What v1 cannot carry is remembered as an edit. A prompt that people wrote is never touched.
 -- Returns the configurations that are still not the same on both sides.
-CREATE FUNCTION relevo.apply_to_v1(changes relevo.v2_change[]) RETURNS uuid[]
+CREATE FUNCTION relevo.bring_across(changes relevo.v2_change[]) RETURNS uuid[]
 LANGUAGE plpgsql SET search_path = '' AS $$
 DECLARE
     gone    uuid[] := ARRAY(SELECT (c.was).id FROM unnest(changes) AS c WHERE (c.now).id IS NULL);
@@ -435,8 +435,9 @@ BEGIN
     END IF;
 END $$;
 
--- What the triggers call first, without a net: all to the other side; what it does not hold afterwards is queued.
-CREATE FUNCTION relevo.bring(changes relevo.v1_change[]) RETURNS void
+-- What the triggers call first, without a net: all to the other side; what it does not hold afterwards is queued. Changes
+-- of v1 and of v2 take the same way; which of the two they are decides whose bring_across and queue_writes it is.
+CREATE FUNCTION relevo.bring(changes anyarray) RETURNS void
 LANGUAGE plpgsql SET search_path = '' AS $$
 DECLARE
     homeless uuid[];
@@ -445,26 +446,7 @@ BEGIN
         PERFORM relevo.queue_writes(changes, 'triggers of both sides change what the other has just written');
         RETURN;
     END IF;
-    homeless := relevo.apply_to_v2(changes);
-    IF cardinality(homeless) = 0 THEN
-        RETURN;
-    ELSIF relevo.mirror_is_strict() THEN
-        RAISE EXCEPTION '%', relevo.why_homeless() USING ERRCODE = 'serialization_failure';
-    END IF;
-    PERFORM relevo.queue_writes(
-        ARRAY(SELECT c FROM unnest(changes) AS c WHERE coalesce((c.now).id, (c.was).id) = ANY (homeless)),
-        relevo.why_homeless());
-END $$;
-CREATE FUNCTION relevo.bring(changes relevo.v2_change[]) RETURNS void
-LANGUAGE plpgsql SET search_path = '' AS $$
-DECLARE
-    homeless uuid[];
-BEGIN
-    IF pg_catalog.pg_trigger_depth() > 16 THEN
-        PERFORM relevo.queue_writes(changes, 'triggers of both sides change what the other has just written');
-        RETURN;
-    END IF;
-    homeless := relevo.apply_to_v1(changes);
+    homeless := relevo.bring_across(changes);
     IF cardinality(homeless) = 0 THEN
         RETURN;
     ELSIF relevo.mirror_is_strict() THEN
@@ -477,38 +459,11 @@ END $$;
 
 -- What they call where that failed: the halves of a part, and of those that fail the halves again; single rows that
 -- fail are queued, and all that is left once the budget is spent. Returns what is left of it.
-CREATE FUNCTION relevo.bring_by_halves(changes relevo.v1_change[], budget relevo.mirror_budget, why text)
+CREATE FUNCTION relevo.bring_by_halves(changes anyarray, budget relevo.mirror_budget, why text)
 RETURNS relevo.mirror_budget LANGUAGE plpgsql SET search_path = '' AS $$
 DECLARE
     middle integer := cardinality(changes) / 2;
-    part   relevo.v1_change[];
-BEGIN
-    IF middle = 0 OR budget.attempts <= 0 OR budget.waits <= 0 THEN
-        PERFORM relevo.queue_writes(changes, why);
-        RETURN budget;
-    END IF;
-    FOR half IN 1..2 LOOP
-        part := CASE half WHEN 1 THEN changes[:middle] ELSE changes[middle + 1:] END;
-        budget.attempts := budget.attempts - 1;
-        BEGIN
-            PERFORM relevo.bring(part);
-            CONTINUE;
-        EXCEPTION
-            WHEN lock_not_available THEN
-                budget.waits := budget.waits - 1;
-                why := SQLERRM;
-            WHEN OTHERS THEN
-                why := SQLERRM;
-        END;
-        budget := relevo.bring_by_halves(part, budget, why);
-    END LOOP;
-    RETURN budget;
-END $$;
-CREATE FUNCTION relevo.bring_by_halves(changes relevo.v2_change[], budget relevo.mirror_budget, why text)
-RETURNS relevo.mirror_budget LANGUAGE plpgsql SET search_path = '' AS $$
-DECLARE
-    middle integer := cardinality(changes) / 2;
-    part   relevo.v2_change[];
+    part   changes%TYPE;
 BEGIN
     IF middle = 0 OR budget.attempts <= 0 OR budget.waits <= 0 THEN
         PERFORM relevo.queue_writes(changes, why);

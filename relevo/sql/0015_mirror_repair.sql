@@ -76,16 +76,16 @@ BEGIN
                WHERE l.config_id = entry.config_id AND l.id > entry.id AND l.operation = 'delete') THEN
         RETURN '{}';  -- the row that is deleted next is kept with this in it
     ELSIF entry.written_on = 'v1' AND on_v1.id IS NOT NULL THEN
-        RETURN relevo.apply_to_v2(ARRAY[
+        RETURN relevo.bring_across(ARRAY[
             ROW(jsonb_populate_record(NULL::relevo.v1_config, entry.was), on_v1, fields)::relevo.v1_change]);
     ELSIF entry.written_on = 'v1' AND deleted AND on_v2.id IS NOT NULL THEN
-        RETURN relevo.apply_to_v2(ARRAY[
+        RETURN relevo.bring_across(ARRAY[
             ROW(jsonb_populate_record(NULL::relevo.v1_config, entry.was), NULL, '{}')::relevo.v1_change]);
     ELSIF entry.written_on = 'v2' AND on_v2.id IS NOT NULL THEN
-        RETURN relevo.apply_to_v1(ARRAY[ROW(
+        RETURN relevo.bring_across(ARRAY[ROW(
             CASE WHEN entry.operation <> 'insert' THEN on_v2 END, on_v2, fields)::relevo.v2_change]);
     ELSIF entry.written_on = 'v2' AND deleted AND on_v1.id IS NOT NULL THEN
-        RETURN relevo.apply_to_v1(ARRAY[ROW(
+        RETURN relevo.bring_across(ARRAY[ROW(
             jsonb_populate_record(NULL::public.voice_assistant_configs, entry.was), NULL, '{}')::relevo.v2_change]);
     ELSIF deleted AND on_v1.id IS NULL AND on_v2.id IS NULL THEN  -- both sides did, and neither row is kept elsewhere
         INSERT INTO relevo.deleted_configs (config_id, side, row, deleted_by)
