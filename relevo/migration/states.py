@@ -11,6 +11,7 @@ from relevo.db import migrations
 from relevo.db.pool import Connection, Database, every, first
 from relevo.db.statements import statement
 from relevo.flags.evaluate import VOICE_AGENT_V2, Evaluation, Flag, evaluate, unseen
+from relevo.flags.writing import flag_of
 from relevo.migration.mapping import SourceMapping
 
 State = Literal["unconfigured", "pending", "quarantined", "drifted", "waiting", "copied", "verified", "live"]
@@ -121,14 +122,5 @@ def _tenant(row: dict[str, Any], evaluation: Evaluation) -> TenantState:
 
 
 async def _flag(connection: Connection) -> Flag:
-    row = await first(connection, statement("states", "flag"), {"name": VOICE_AGENT_V2})
-    if row is None:
-        return unseen()
-    return Flag(
-        row["name"],
-        row["enabled"],
-        row["percentage"],
-        frozenset(row["enabled_tenants"]),
-        frozenset(row["disabled_tenants"]),
-        row["version"],
-    )
+    row = await first(connection, statement("flags", "flag"), {"name": VOICE_AGENT_V2})
+    return unseen() if row is None else flag_of(row)

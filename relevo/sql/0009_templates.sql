@@ -256,19 +256,21 @@ BEGIN
     RETURN QUERY SELECT * FROM relevo.rendered(config, business.name, business.vertical);
 END $$;
 
--- The day and the hour as an assistant is told them; never stored. A zone that does not exist, or none, is Mexico
--- City's: a call must be answered. Words come from here, not from the server's locale.
+-- What a clock shows at a place. A zone that does not exist, or none, is Mexico City's: a call must be answered.
+CREATE FUNCTION relevo.local_time(now timestamptz, time_zone text) RETURNS timestamp
+LANGUAGE plpgsql STABLE SET search_path = '' AS $$
+BEGIN
+    RETURN now AT TIME ZONE coalesce(nullif(btrim(time_zone), ''), 'America/Mexico_City');
+EXCEPTION WHEN invalid_parameter_value THEN
+    RETURN now AT TIME ZONE 'America/Mexico_City';
+END $$;
+
+-- The day and the hour as an assistant is told them; never stored. Words come from here, not from the server's locale.
 CREATE FUNCTION relevo.told_at_call(now timestamptz, time_zone text) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = '' AS $$
 DECLARE
-    here timestamp;
+    here timestamp := relevo.local_time(now, time_zone);
 BEGIN
-    BEGIN
-        here := now AT TIME ZONE nullif(btrim(time_zone), '');
-    EXCEPTION WHEN invalid_parameter_value THEN
-        here := NULL;
-    END;
-    here := coalesce(here, now AT TIME ZONE 'America/Mexico_City');
     RETURN E'## Fecha y hora\nHoy es '
         || (ARRAY['lunes', 'martes', 'miércoles', 'jueves', 'viernes', 'sábado',
                   'domingo'])[extract(isodow FROM here)] || ' '

@@ -70,6 +70,15 @@ EXCEPTION WHEN undefined_table OR undefined_column OR invalid_schema_name THEN
     RETURN;
 END $$;
 
+-- The same of some of them, by key: the rest is not read.
+CREATE FUNCTION relevo.v1_as_it_is(ids uuid[]) RETURNS SETOF relevo.v1_config
+LANGUAGE plpgsql STABLE SET search_path = '' AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM relevo.v1_by_id(ids);
+EXCEPTION WHEN undefined_table OR undefined_column OR invalid_schema_name OR undefined_function THEN
+    RETURN;
+END $$;
+
 CREATE FUNCTION relevo.tenants_as_they_are()
 RETURNS TABLE (id uuid, vertical text, name text, time_zone text, email text, phone_number text)
 LANGUAGE plpgsql STABLE SET search_path = '' AS $$
@@ -79,20 +88,10 @@ EXCEPTION WHEN undefined_table OR undefined_column OR invalid_schema_name THEN
     RETURN;
 END $$;
 
--- How many minutes a time zone is ahead of UTC; by the same rule as relevo.told_at_call.
+-- How many minutes a time zone is ahead of UTC.
 CREATE FUNCTION relevo.minutes_from_utc(now timestamptz, time_zone text) RETURNS integer
-LANGUAGE plpgsql STABLE SET search_path = '' AS $$
-DECLARE
-    here timestamp;
-BEGIN
-    BEGIN
-        here := now AT TIME ZONE nullif(btrim(time_zone), '');
-    EXCEPTION WHEN invalid_parameter_value THEN
-        here := NULL;
-    END;
-    here := coalesce(here, now AT TIME ZONE 'America/Mexico_City');
-    RETURN round(extract(epoch FROM here - (now AT TIME ZONE 'UTC')) / 60);
-END $$;
+LANGUAGE sql STABLE
+RETURN round(extract(epoch FROM relevo.local_time(now, time_zone) - (now AT TIME ZONE 'UTC')) / 60);
 
 DO $$
 DECLARE

@@ -34,7 +34,7 @@ SELECT coalesce(v1.id, v2.id)::text AS config_id, v1.id IS NOT NULL AS in_v1, v2
        v1.voice_id AS v1_voice_id,
        said.assistant_name AS v2_name, said.system_prompt AS v2_prompt, said.first_message AS v2_first_message,
        said.voice_id AS v2_voice_id, said.voice_speed::float8 AS v2_voice_speed, v2.enabled_capabilities AS capabilities
-FROM (SELECT * FROM relevo.v1_as_it_is() AS every WHERE every.id = ANY (%(config_ids)s::uuid[])) AS v1
+FROM relevo.v1_as_it_is(%(config_ids)s::uuid[]) AS v1
 FULL JOIN (SELECT * FROM public.voice_assistant_configs AS every
            WHERE every.id = ANY (%(config_ids)s::uuid[])) AS v2 ON v2.id = v1.id
 LEFT JOIN relevo.tenants_as_they_are() AS tenant ON tenant.id = v2.business_id

@@ -44,10 +44,6 @@ FROM (SELECT id, name, vertical FROM {tenants} AS every
 FULL JOIN fact ON fact.tenant_id = t.id
 ORDER BY coalesce(t.id, fact.tenant_id)
 
--- flag --
-SELECT name, enabled, percentage, enabled_tenants, disabled_tenants, version FROM public.feature_flags
-WHERE name = %(name)s
-
 -- configs --
 -- All there is to know of one tenant's configurations.
 SELECT coalesce(c.id, v2.id) AS config_id, coalesce(v2.is_active, c.is_active) AS is_active,
