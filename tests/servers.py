@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,14 @@ class Server:
     def postmaster(self) -> int:
         """The process id of the server."""
         return int((self.data / "postmaster.pid").read_text().split()[0])
+
+    def pull_the_plug(self) -> None:
+        """Kill the server with all that works for it: a backend left alone would finish the statement it is at."""
+        postmaster = self.postmaster()
+        backends = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        for process in (postmaster, *map(int, backends)):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
 
 def programs_of(version: int) -> Path | None:

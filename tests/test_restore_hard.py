@@ -410,7 +410,7 @@ def durable() -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize("moment", [1, 5, 9, 12])
+@pytest.mark.parametrize("moment", [1, 4, 7, 9])  # of the nine things a restore of this backup says
 async def test_postgresql_killed_in_the_middle(durable: Server, moment: int) -> None:
     async with Database(durable.url("killed", OWNER)) as database:
         await migrations.up(database)
@@ -425,7 +425,7 @@ async def test_postgresql_killed_in_the_middle(durable: Server, moment: int) -> 
             nonlocal said
             said += 1
             if said == moment:
-                os.kill(durable.postmaster(), signal.SIGKILL)
+                durable.pull_the_plug()
 
         with pytest.raises(DatabaseUnreachable):
             await restored(database, made, emit=sink)

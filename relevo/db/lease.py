@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -23,6 +24,9 @@ from relevo.errors import LeaseHeld, LeaseLost, RelevoError
 TIME_TO_LIVE_S = 15
 _RENEW_EVERY_S = 4
 _GIVE_BACK_WITHIN_S = 3  # where nobody answers any more, the error should not wait for it
+
+_takings = itertools.count()
+_held: set[str] = set()  # by this process; two databases may each have work of one name
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +53,22 @@ class Lease:
 async def lease(database: Database, name: str) -> AsyncIterator[Lease]:
     """Take the work ``name``, keep it for the length of the block, give it back.
 
-    A holder of this machine that is no longer alive is not waited for. Raises LeaseHeld.
+    A holder of this machine that is no longer at it is not waited for. Raises LeaseHeld.
     """
-    taken = await _take(database, name)
-    renewal = asyncio.create_task(_renew(database, taken))
+    holder = f"{_me()}:{next(_takings)}"
+    _held.add(holder)  # before others can read it in the row
     try:
-        yield taken
+        taken = await _take(database, name, holder)
+        renewal = asyncio.create_task(_renew(database, taken))
+        try:
+            yield taken
+        finally:
+            renewal.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await renewal
+            await _give_back(database, taken)
     finally:
-        renewal.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await renewal
-        await _give_back(database, taken)
+        _held.discard(holder)
 
 
 async def _give_back(database: Database, held: Lease) -> None:
@@ -76,15 +85,15 @@ async def _release(database: Database, held: Lease) -> None:
         await connection.execute(statement("db", "release_lease"), {"name": held.name, "token": held.token})
 
 
-async def _take(database: Database, name: str) -> Lease:
+async def _take(database: Database, name: str, holder: str) -> Lease:
     async with database.transaction() as connection:
         row = await first(connection, statement("db", "lock_lease"), {"name": name})
-        if row is not None and row["alive"] and not _is_dead_neighbour(row["holder"]):
+        if row is not None and row["alive"] and not _is_gone(row["holder"]):
             raise LeaseHeld(
                 f"the work '{name}' is being done by {row['holder']} right now",
                 fix=f"let it finish; a process that died frees it within {TIME_TO_LIVE_S} s",
             )
-        claim = {"name": name, "holder": _me(), "seconds": TIME_TO_LIVE_S}
+        claim = {"name": name, "holder": holder, "seconds": TIME_TO_LIVE_S}
         taken = await one(connection, statement("db", "take_lease"), claim)
     return Lease(name, taken["token"])
 
@@ -104,9 +113,16 @@ def _me() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
 
 
-def _is_dead_neighbour(holder: str) -> bool:
-    """Whether the holder ran on this machine and its process is gone, its number perhaps taken by another."""
-    host, pid, started = holder.rsplit(":", 2)
+def _is_gone(holder: str) -> bool:
+    """Whether the holder was of this machine and is at it no more.
+
+    Its process is gone (the number perhaps another's by now), or is this one, which could not give the lease back
+    because the database was away.
+    """
+    process, _taking = holder.rsplit(":", 1)
+    if process == _me():
+        return holder not in _held
+    host, pid, started = process.rsplit(":", 2)
     return host == socket.gethostname() and Path("/proc/self").exists() and _started(int(pid)) != started
 
 
