@@ -50,6 +50,7 @@ TIME_AND_CHANCE = {
     ("access/tokens.py", "secrets.token_hex"): "a token is chance and nothing else",
     ("access/sessions.py", "secrets.token_urlsafe"): "so is the cookie of a session",
     ("access/sessions.py", "secrets.token_hex"): "names a session to people",
+    ("cli/checklist.py", "secrets.token_hex"): "names a test call, so that no other has its id",
     ("cli/demo.py", "time.monotonic"): "tells a person how long it took",
     ("cli/progress.py", "time.monotonic"): "draws rate and time left",
     ("cli/notify.py", "random.random"): "scatters who comes back after a failure",

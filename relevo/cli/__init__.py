@@ -16,6 +16,7 @@ from relevo.cli import (
     alerts,
     answer,
     backups,
+    checklist,
     complaints,
     db,
     demo,
@@ -68,6 +69,7 @@ for module in (
     alerts,
     notify,
     report,
+    checklist,
     demo,
 ):
     module.register(app)

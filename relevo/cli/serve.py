@@ -34,8 +34,9 @@ from relevo.flags.store import Flags
 from relevo.metrics.folding import keep_folding
 from relevo.migration import keeping
 from relevo.migration.mapping import SourceMapping
+from relevo.report import ticking
 from relevo.rollout.controller import Ticked, keep_ticking
-from relevo.serving import flag_api, health, logs, server
+from relevo.serving import flag_api, health, logged, logs, server
 from relevo.serving.app import create_app
 from relevo.serving.background import Job
 from relevo.serving.measures import Measures
@@ -72,7 +73,7 @@ async def serve(
     trusted = server.proxies(in_force.serve_trusted_proxies)
     outgoing = channels(in_force, texts_of(in_force), system_clock)
     listening = server.listen(host, port)
-    logs.configure()
+    errors = logs.configure()
     async with (
         _database(common) as database,
         Flags(database, direct_url=in_force.direct_url) as flags,
@@ -95,6 +96,7 @@ async def serve(
                 *router.jobs,
                 *_upkeep(database, mapping, in_force),
                 *_deliveries(database, outgoing),
+                partial(logged.keep_keeping, database, errors, system_clock),
             ],
         )
         announce = partial(_announce, common)
@@ -116,6 +118,7 @@ def _upkeep(database: Database, mapping: SourceMapping, in_force: Settings) -> l
         partial(keep_folding, database, system_clock),
         partial(keep_ticking, database, system_clock, told=_tell),
         partial(watching.keep_watching, database, system_clock),
+        partial(ticking.keep_reminding, database, system_clock),
         *([Following(database, system_clock).keep_following] if in_force.notify_clients else []),
     ]
 
