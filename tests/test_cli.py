@@ -197,7 +197,20 @@ TOLD_ELSEWHERE = {
     *("mirror install", "mirror remove", "mirror resolve"),
 }
 GROUPS_TOLD_ELSEWHERE = {
-    *("alerts", "checklist", "cleanup", "complaints", "flags", "metrics", "notify", "report", "rollout", "templates", "tokens", "vapi")
+    *(
+        "alerts",
+        "checklist",
+        "cleanup",
+        "complaints",
+        "flags",
+        "metrics",
+        "notify",
+        "report",
+        "rollout",
+        "templates",
+        "tokens",
+        "vapi",
+    )
 }
 
 

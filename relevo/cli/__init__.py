@@ -17,6 +17,7 @@ from relevo.cli import (
     answer,
     backups,
     checklist,
+    cleanup,
     complaints,
     db,
     demo,
@@ -70,6 +71,7 @@ for module in (
     notify,
     report,
     checklist,
+    cleanup,
     demo,
 ):
     module.register(app)
