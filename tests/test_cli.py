@@ -205,6 +205,7 @@ GROUPS_TOLD_ELSEWHERE = {
         "flags",
         "metrics",
         "notify",
+        "nps",
         "report",
         "rollout",
         "templates",

@@ -54,7 +54,7 @@ async def report(
         except OSError as error:
             raise UsageError(f"cannot write {html}: {error.strerror}", fix="name a file that can be written") from error
     table = Table("metric", "before (v1)", "after (v2)", "improvement", "target", "met", "conclusion")
-    for row in telling.lines(made.overall):
+    for row in telling.lines(telling.table_of_success(made)):
         table.add_row(*row)
     told = "\n".join(f"- {doubt}" for doubt in telling.doubts(made))
     last = f"written to {html}" if html else "relevo report --html FILE writes it as a page, with plots and trades"
