@@ -87,7 +87,8 @@ async def serve(
         app = create_app(
             __version__,
             measures,
-            routes=[*router.routes, *ofrep.routes(flags, door), *health.routes(readiness, measures), *pages],
+            direct=router.routes,
+            routes=[*ofrep.routes(flags, door), *health.routes(readiness, measures), *pages],
             routers=flag_api.routers(flags, door),
             jobs=[
                 keyring.keep_fresh,

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -38,8 +37,7 @@ SECURITY_HEADERS = [
     ("cross-origin-opener-policy", "same-origin"),
     ("cross-origin-resource-policy", "same-origin"),
 ]
-_HSTS = "max-age=31536000; includeSubDomains"
-_STORED_NOWHERE = "no-store"
+_CACHE_CONTROL = b"cache-control"
 
 _log = structlog.get_logger()
 
@@ -134,11 +132,12 @@ class _Exchange:
             self.status = message["status"]
             if self._limit is not None:
                 self._limit.reschedule(None)
-            headers = MutableHeaders(scope=message)
-            headers["x-request-id"] = self.id
-            headers.setdefault("cache-control", _STORED_NOWHERE)
+            headers = [*message.get("headers", ()), (b"x-request-id", self.id.encode())]
+            if not any(name.lower() == _CACHE_CONTROL for name, _ in headers):
+                headers.append((_CACHE_CONTROL, b"no-store"))
             if self._scope["scheme"] == "https":
-                headers["strict-transport-security"] = _HSTS
+                headers.append((b"strict-transport-security", b"max-age=31536000; includeSubDomains"))
+            message["headers"] = headers
         await self._send(message)
 
     async def _instead(self, error: Exception | None, status: int, what: str) -> None:
