@@ -82,6 +82,7 @@ async def serve(
         await keyring.refresh()
         readiness, door, measures = Readiness(keyring, flags, system_clock), Door(keyring), Measures(__version__)
         measures.watch_flag(flags, system_clock)
+        measures.watch_unplaced(lambda: router.unplaced.count)
         house = House(database, flags, door, mapping, system_clock, __version__, lambda: readiness.draining)
         pages, pulse = open_rooms(house)
         app = create_app(

@@ -5,8 +5,9 @@ New parts are routers (``APIRouter``, their routes guarded), plain routes (raw b
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -18,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from relevo.errors import RelevoError
 from relevo.serving import background, problems
 from relevo.serving.background import Job
-from relevo.serving.envelope import Envelope
+from relevo.serving.envelope import LONGEST_MESSAGE, Envelope
 from relevo.serving.guarded import SCHEMES
 from relevo.serving.measures import Measures
 
@@ -61,8 +62,12 @@ def create_app(
     for router in routers:
         app.include_router(router)
     _show_security(app)
+    return _with_lanes(app, direct, partial(Envelope, measures=measures, templates=templates))
+
+
+def _with_lanes(app: FastAPI, direct: Iterable[Route], envelope: Callable[..., Envelope]) -> ASGIApp:
     lanes = {
-        (method, route.path): Envelope(_Direct(route.endpoint), measures=measures, templates=templates)
+        (method, route.path): envelope(_Direct(route.endpoint), longest=LONGEST_MESSAGE)
         for route in direct
         for method in route.methods or ()
     }

@@ -21,6 +21,7 @@ from relevo.serving.measures import Measures
 from relevo.serving.problems import problem
 
 LONGEST_BODY = 1 << 20
+LONGEST_MESSAGE = 8 << 20  # of Vapi: a report carries the whole conversation, several times over
 ANSWERED_WITHIN_S = 30.0  # until the answer begins; a stream may go on for as long as it likes
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked all day long; logged only when they say no
 
@@ -45,9 +46,12 @@ _log = structlog.get_logger()
 class Envelope:
     """Middleware: see the module."""
 
-    def __init__(self, app: ASGIApp, *, measures: Measures, templates: Mapping[Any, str]) -> None:
-        """``templates``: the path of each plain route by its endpoint, because only FastAPI's own leave theirs."""
-        self._app = app
+    def __init__(
+        self, app: ASGIApp, *, measures: Measures, templates: Mapping[Any, str], longest: int = LONGEST_BODY
+    ) -> None:
+        """``templates``: the path of each plain route by its endpoint, because only FastAPI's own leave theirs.
+        ``longest``: bytes of a body."""
+        self._app, self._longest = app, longest
         self._measures = measures
         self._templates = templates
 
@@ -56,7 +60,7 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send)
+        exchange = _Exchange(scope, receive, send, self._longest)
         now_s = asyncio.get_running_loop().time
         began_s = now_s()
         try:
@@ -89,11 +93,11 @@ class Envelope:
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, longest: int) -> None:
         self.id = secrets.token_hex(8)
         self.status: int | None = None  # None: nothing has been answered yet
         self.fault: dict[str, Any] = {}
-        self._scope, self._receive, self._send = scope, receive, send
+        self._scope, self._receive, self._send, self._longest = scope, receive, send, longest
         self._read = 0
         self._whole = False  # the body has come to its end
         self._limit: asyncio.Timeout | None = None
@@ -116,14 +120,14 @@ class _Exchange:
 
     async def receive(self) -> Message:
         """The next part of the body. Raises HTTPException when it is too large, whatever its headers promised."""
-        if self._read == 0 and _promised(self._scope) > LONGEST_BODY:
-            raise HTTPException(413, f"a body has {LONGEST_BODY:,} bytes at most")
+        if self._read == 0 and _promised(self._scope) > self._longest:
+            raise HTTPException(413, f"a body has {self._longest:,} bytes at most")
         message = await self._receive()
         if message["type"] == "http.request":
             self._read += len(message.get("body", b""))
             self._whole = not message.get("more_body", False)
-            if self._read > LONGEST_BODY:
-                raise HTTPException(413, f"a body has {LONGEST_BODY:,} bytes at most")
+            if self._read > self._longest:
+                raise HTTPException(413, f"a body has {self._longest:,} bytes at most")
         return message
 
     async def send(self, message: Message) -> None:
