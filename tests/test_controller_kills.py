@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from relevo.db import migrations
+from relevo.db.lease import lease
 from relevo.db.pool import Database
 from relevo.errors import RelevoError
 from relevo.rollout import controller
@@ -23,7 +24,7 @@ from tests.conftest import OWNER, rows, value
 from tests.controllers import Controllers, compressed, controllers
 from tests.flags import row
 from tests.poolers import PGBOUNCER, pooling
-from tests.rollouts import HOUR, Scene, scene
+from tests.rollouts import HOUR, Scene, every_transition_follows_the_one_before, scene
 from tests.servers import Server, programs_of, running
 from tests.test_kills import DURABLE, start_again
 
@@ -56,19 +57,6 @@ async def told(database: Database) -> dict[str, Any]:
         "audit": await rows(database, "SELECT id, action FROM relevo.audit_log WHERE action NOT LIKE 'alert%%'", ()),
         "messages": await rows(database, "SELECT dedup_key FROM relevo.outbox ORDER BY 1"),
     }
-
-
-async def every_transition_follows_the_one_before(database: Database) -> list[str]:
-    """The chain is whole, and audited link by link; returns its events."""
-    chain = await rows(database, "SELECT * FROM relevo.rollout_transitions ORDER BY id")
-    audited = await rows(database, "SELECT * FROM relevo.audit_log WHERE action LIKE 'rollout.%%' ORDER BY id", ())
-    events = [each["event"] for each in chain]
-    assert [each["source"] for each in chain[1:]] == [each["target"] for each in chain[:-1]]
-    assert [each["action"] for each in audited] == [f"rollout.{each}" for each in events]
-    assert [each["actor"] for each in audited] == [each["actor"] for each in chain]
-    changes = await value(database, "SELECT count(*) FROM relevo.audit_log WHERE action = 'flag.change'")
-    assert changes == (await row(database))["version"] - 1
-    return events
 
 
 async def failing(here: Scene) -> None:
@@ -234,7 +222,7 @@ async def test_a_database_that_is_killed_and_started_again(durable: Server, fork
 async def test_one_that_lost_its_lease_while_it_looked_does_not_act(ready: Database) -> None:
     here = await scene(ready)
     await failing(here)
-    async with controller.lease(ready, controller.LEASE) as held:
+    async with lease(ready, controller.LEASE) as held:
         async with ready.transaction() as connection:
             await connection.execute(b"UPDATE relevo.leases SET token = token + 1 WHERE name = 'rollout'")
         with pytest.raises(RelevoError, match="took over"):

@@ -28,7 +28,7 @@ from relevo.rollout.evidence import gather
 from relevo.rollout.gate import Evaluation, judge, unmeasured
 from relevo.rollout.moving import CONTROLLER, Rollout, act, move, open_rollout
 from relevo.rollout.plan import frozen_until
-from relevo.rollout.state import Move, decide
+from relevo.rollout.state import Move, decide, within
 
 LEASE = "rollout"
 TICK_S = 10.0
@@ -55,6 +55,7 @@ async def tick(database: Database, now: datetime, held: Lease | None = None) -> 
         rollout = await open_rollout(connection)
         if rollout is None:
             return None
+        rollout = _by_this_clock(rollout, now)
         flag = flag_of(await first(connection, statement("rollout", "flag")))
         behind = await one(connection, statement("rollout", "behind"), {"version": rollout.standing.flag_version})
     said = await evaluate(database, rollout, flag, now)
@@ -67,6 +68,11 @@ async def tick(database: Database, now: datetime, held: Lease | None = None) -> 
     )
     await _act(database, rollout, flag, said, chosen, now, held)
     return Ticked(rollout, said, chosen)
+
+
+def _by_this_clock(rollout: Rollout, now: datetime) -> Rollout:
+    phase = rollout.phase
+    return replace(rollout, standing=within(rollout.standing, now, phase.min_hold, phase.max_hold, phase.every))
 
 
 async def evaluate(

@@ -175,7 +175,10 @@ def _after(seen: Rollout, change: _Change, event: Event, phase: int, now: dateti
     """Its times afterwards."""
     standing, asked = seen.standing, seen.plan.phases[phase]
     if event == "resume":
+        had_its_time = standing.cause == "max_hold"
         standing = shifted(standing, now)
+        if had_its_time:  # who resumes then gives it as long again; else it would be over at the next tick
+            standing = replace(standing, expires_at=now + asked.max_hold)
     if change.new_phase:
         standing = replace(standing, hold_until=None, expires_at=None, due_at=None)
     elif event == "reach" and standing.hold_until is None:

@@ -172,6 +172,23 @@ def _on(standing: Standing, said: Evaluation, now: datetime, frozen_until: datet
     return None
 
 
+def within(standing: Standing, now: datetime, least: timedelta, most: timedelta, every: timedelta) -> Standing:
+    """The same with no timer further away than its own length: a clock that ran ahead, and was set right, has set them
+    too far."""
+
+    def at_most(moment: datetime | None, length: timedelta) -> datetime | None:
+        return None if moment is None else min(moment, now + length)
+
+    if standing.state == "Paused":
+        return standing  # its timers stand still, and begin from when it was paused
+    return replace(
+        standing,
+        hold_until=at_most(standing.hold_until, least),
+        expires_at=at_most(standing.expires_at, most),
+        due_at=at_most(standing.due_at, every),
+    )
+
+
 def shifted(standing: Standing, now: datetime) -> Standing:
     """The same with its timers moved on by the length of the pause: a pause costs no time."""
     if standing.paused_at is None:
