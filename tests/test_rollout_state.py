@@ -78,6 +78,7 @@ def test_without_a_pass_nobody_is_promoted(state: State, said: Evaluation) -> No
         (at("Progressing"), PASS, "pass"),
         (at("Progressing", hold_until=NOW + HOUR), PASS, None),
         (at("Progressing", due_at=NOW + HOUR), PASS, None),
+        (at("Progressing", due_at=NOW + HOUR, expires_at=NOW), PASS, "pass"),
         (at("Progressing", expires_at=NOW), INCONCLUSIVE, "expire"),
         (at("Progressing", expires_at=NOW), ERROR, "expire"),
         (at("Progressing", expires_at=NOW), PASS, "pass"),

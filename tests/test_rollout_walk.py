@@ -27,7 +27,7 @@ from relevo.rollback import levels
 from relevo.rollout import controller, operating
 from relevo.rollout.moving import CONTROLLER
 from relevo.rollout.plan import DEFAULT
-from relevo.rollout.state import ENDED, TRANSITIONS, Event
+from relevo.rollout.state import ENDED, TRANSITIONS, Event, State
 from tests.conftest import OWNER, change, copied, rows, value
 from tests.flags import row, write
 from tests.rollouts import ANA, HOUR, SOURCE, Scene, every_transition_follows_the_one_before, scene
@@ -56,7 +56,7 @@ class Model:
     singled_out: set[str] = field(default_factory=set)
     enabled: bool = False
     percentage: int = 0
-    state: str = "RolledBack"
+    state: State = "RolledBack"
     phase: int = 0
     human: bool = False
     automatic: bool = False
@@ -160,7 +160,7 @@ class Walk(RuleBasedStateMachine):
     @rule(table=st.sampled_from(TABLES_TO_DIE_AT))
     def die(self, table: str) -> None:
         """A controller that dies as it writes there has done nothing at all."""
-        before = self.do(self.told())
+        before: tuple[Any, ...] | None = self.do(self.told())
         self.do(
             change(
                 self.database, f"CREATE TRIGGER a_dies BEFORE INSERT OR UPDATE ON {table} EXECUTE FUNCTION public.die()"
@@ -190,7 +190,6 @@ class Walk(RuleBasedStateMachine):
         """Time passes, or the clock jumps: back, or far ahead."""
         self.scene.now += hours * HOUR
 
-    @rule(figures=st.sampled_from([(30, 0, 90, 0), (2, 1, 3, 0), (250, 0, 300, 0)]))
     def call(self, figures: tuple[int, int, int, int]) -> None:
         """Calls of both versions, so many of them with errors."""
         v2, v2_errors, v1, v1_errors = figures
@@ -202,6 +201,7 @@ class Walk(RuleBasedStateMachine):
     @rule(phases=st.integers(1, 5))
     def prosper(self, phases: int) -> None:
         """Phases that go well."""
+        self.start()
         for _ in range(phases):
             self.tick(1)
             self.call((250, 0, 300, 0))
@@ -219,7 +219,6 @@ class Walk(RuleBasedStateMachine):
             self.call(figures)
         self.tick(2)
 
-    @rule(place=st.integers(0, TENANTS - 1))
     def call_one(self, place: int) -> None:
         """One tenant's calls fail, and no other's."""
         self.scene.now += timedelta(minutes=2)
@@ -291,13 +290,25 @@ class Walk(RuleBasedStateMachine):
 
     # Hands at the flag ----------------------------------------------------------------------------------------------
 
-    @rule(percentage=st.sampled_from([0, 10, 25, 50]), place=st.integers(0, TENANTS - 1), off=st.booleans())
-    def write_by_hand(self, percentage: int, place: int, off: bool) -> None:
-        """By old code, psql or a button."""
-        if place % 3 == 0:
-            self.write_percentage(percentage)
-        else:
+    @rule(
+        what=st.sampled_from(["percentage", "list", "back", "back, and not"]),
+        percentage=st.sampled_from([None, 0, 10, 25, 50, 90]),
+        place=st.integers(0, TENANTS - 1),
+        off=st.booleans(),
+        resume=st.booleans(),
+    )
+    def hand(self, what: str, percentage: int | None, place: int, off: bool, resume: bool) -> None:
+        """Somebody changes the flag: by old code, psql, a button, or relevo rollback."""
+        if what == "percentage":
+            self.write_percentage(percentage or 0)
+        elif what == "list":
             self.write_list(place, off)
+        else:
+            self.go_back(percentage)
+        if what == "back, and not":
+            self.undo()
+        if resume:
+            self.operate("resume")
 
     def write_percentage(self, percentage: int) -> None:
         """While a rollout runs: that share of the tenants, and a pause."""
@@ -319,14 +330,6 @@ class Walk(RuleBasedStateMachine):
             self.model.on.append(tenant)
         self.check()
 
-    @rule(percentage=st.sampled_from([None, 10, 25, 90]), undo=st.booleans())
-    def go_back_and_perhaps_undo(self, percentage: int | None, undo: bool) -> None:
-        """Levels 2 and 3, and their way back."""
-        self.go_back(percentage)
-        if undo:
-            self.undo()
-            self.operate("resume")
-
     def go_back(self, percentage: int | None) -> None:
         """Levels 2 and 3."""
         before = replace(self.model, on=list(self.model.on), off=set(self.model.off))
@@ -341,7 +344,6 @@ class Walk(RuleBasedStateMachine):
         self.last_back = (done.audit_id, before)
         self.check()
 
-    @rule()
     def undo(self) -> None:
         """As it was before; refused where somebody changed the flag since."""
         if self.last_back is None:
@@ -422,12 +424,56 @@ def platform(server: Server) -> Iterator[str]:
         connection.execute("DROP DATABASE walks WITH (FORCE)")
 
 
+def test_the_model_knows_every_arrow(server: Server, platform: str) -> None:
+    class Here(Walk):
+        """On this server."""
+
+        happened: ClassVar[Counter[str]] = Counter()
+
+    Here.server, Here.template = server, platform
+    walk = Here()
+    walk.begin(automatic=False, back=True)
+    try:
+        walk.suffer((22, 10, 66, 30))  # both versions: Degraded
+        walk.call((400, 0, 400, 0))
+        walk.tick(1)  # heals
+        walk.wait(30)
+        walk.tick(1)  # Healthy
+        walk.look_at_nothing()  # and not any more
+        walk.tick(1)
+        walk.wait(2)
+        walk.tick(1)
+        walk.promote(force=False, ahead=1)
+        walk.hand("back, and not", None, 0, off=False, resume=True)
+        walk.tick(1)
+        walk.wait(300)
+        walk.tick(1)  # too few calls, too long
+        walk.promote(force=True, ahead=1)
+        walk.tick(1)
+        walk.operate("pause")
+        walk.hand("percentage", 50, 0, off=False, resume=True)
+        walk.suffer(None)  # one tenant
+        walk.suffer((600, 27, 900, 2))  # level 2
+        walk.operate("resume")
+        walk.suffer((40, 16, 120, 2))  # level 3
+        walk.start()
+        walk.operate("abort")
+        walk.prosper(5)
+        walk.tick(1)
+        for table in TABLES_TO_DIE_AT:
+            walk.die(table)
+        print(f"walked over {dict(Here.happened)}")
+        assert Here.happened.keys() >= {*get_args(Event)}, {*get_args(Event)} - Here.happened.keys()
+    finally:
+        walk.teardown()
+
+
 def test_whatever_happens_the_database_is_as_the_model_says(server: Server, platform: str) -> None:
     class Here(Walk):
         """On this server."""
 
     Here.server, Here.template = server, platform
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Here,
         settings=settings(
             max_examples=30,
@@ -441,4 +487,3 @@ def test_whatever_happens_the_database_is_as_the_model_says(server: Server, plat
         ),
     )
     print(f"walked over {dict(Here.happened.most_common())}")
-    assert Here.happened.keys() >= set(get_args(Event)), "the walk does not come along every arrow"

@@ -26,8 +26,7 @@ from relevo.flags.evaluate import Flag
 from relevo.flags.writing import Author, flag_of
 from relevo.rollout.evidence import gather
 from relevo.rollout.gate import Evaluation, judge, unmeasured
-from relevo.rollout.moving import CONTROLLER, Rollout, act, move, open_rollout
-from relevo.rollout.plan import frozen_until
+from relevo.rollout.moving import CONTROLLER, Rollout, act, frozen_for, move, open_rollout
 from relevo.rollout.state import Move, decide, within
 
 LEASE = "rollout"
@@ -57,6 +56,7 @@ async def tick(database: Database, now: datetime, held: Lease | None = None) -> 
             return None
         rollout = _by_this_clock(rollout, now)
         flag = flag_of(await first(connection, statement("rollout", "flag")))
+        frozen_until = await frozen_for(connection, rollout, now)
         behind = await one(connection, statement("rollout", "behind"), {"version": rollout.standing.flag_version})
     said = await evaluate(database, rollout, flag, now)
     chosen = decide(
@@ -64,7 +64,7 @@ async def tick(database: Database, now: datetime, held: Lease | None = None) -> 
         said,
         now,
         reached=behind["behind"] == 0,
-        frozen_until=frozen_until(rollout.plan, now),
+        frozen_until=frozen_until,
     )
     await _act(database, rollout, flag, said, chosen, now, held)
     return Ticked(rollout, said, chosen)

@@ -12,7 +12,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from relevo.db.pool import Connection, first, one
+from relevo.db.pool import Connection, every, first, one
 from relevo.db.statements import statement
 from relevo.errors import SomebodyWasFaster
 from relevo.flags.evaluate import Flag
@@ -76,6 +76,16 @@ def rollout_of(row: Mapping[str, Any]) -> Rollout:
     )
     names = ("judged_from", "gathered_from", "started_at", "finished_at", "actor", "reason", "revision")
     return Rollout(row["id"], plan, standing, *(row[name] for name in names))
+
+
+async def frozen_for(connection: Connection, rollout: Rollout, now: datetime, ahead: int = 1) -> datetime | None:
+    """When those who would join with the next phases may not yet; None when they may now."""
+    if not rollout.plan.freezes:
+        return None
+    phase = rollout.standing.phase
+    wanted = {"id": rollout.id, "phase": phase, "until": phase + ahead}
+    zones = [row["time_zone"] for row in await every(connection, statement("rollout", "zones_joining"), wanted)]
+    return plans.frozen_until(rollout.plan, now, zones)
 
 
 async def act(connection: Connection, author: Author) -> Flag:

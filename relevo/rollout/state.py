@@ -164,10 +164,11 @@ def _on(standing: Standing, said: Evaluation, now: datetime, frozen_until: datet
         if standing.automatic_promotion and frozen_until is None:
             return Move("promote", said.why)
         return None
+    expired = standing.expires_at is not None and now >= standing.expires_at
     due = standing.due_at is None or now >= standing.due_at
-    if passes and held and due:
+    if passes and held and (due or expired):
         return Move("pass", said.why)
-    if standing.expires_at is not None and now >= standing.expires_at:
+    if expired:
         return Move("expire", f"at the longest hold: {said.why}")
     return None
 
