@@ -230,7 +230,7 @@ class Walk(RuleBasedStateMachine):
 
     # Operators ------------------------------------------------------------------------------------------------------
 
-    @rule(event=st.sampled_from(["pause", "pause", "resume", "resume", "abort"]))
+    @rule(event=st.sampled_from(["pause", "resume", "pause", "resume", "pause", "resume", "abort"]))
     def operate(self, event: Literal["pause", "resume", "abort"]) -> None:
         """What has no arrow is refused."""
         may = self.model.runs and (self.model.state, event) in TRANSITIONS

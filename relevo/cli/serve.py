@@ -88,10 +88,8 @@ async def serve(
             __version__,
             measures,
             routes=[*router.routes, *ofrep.routes(flags, door), *health.routes(readiness, measures), *pages],
-            routers=[
-                *flag_api.routers(flags, door),
-                *complaints_api.routers(database, mapping.fill(), door, system_clock),
-            ],
+            routers=flag_api.routers(flags, door)
+            + complaints_api.routers(database, mapping.fill(), door, system_clock),
             jobs=[
                 keyring.keep_fresh,
                 pulse,
