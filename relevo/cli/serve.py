@@ -35,7 +35,7 @@ from relevo.metrics.folding import keep_folding
 from relevo.migration import keeping
 from relevo.migration.mapping import SourceMapping
 from relevo.rollout.controller import Ticked, keep_ticking
-from relevo.serving import flag_api, health, logs, server
+from relevo.serving import complaints_api, flag_api, health, logs, server
 from relevo.serving.app import create_app
 from relevo.serving.background import Job
 from relevo.serving.measures import Measures
@@ -90,7 +90,8 @@ async def serve(
             measures,
             direct=router.routes,
             routes=[*ofrep.routes(flags, door), *health.routes(readiness, measures), *pages],
-            routers=flag_api.routers(flags, door),
+            routers=flag_api.routers(flags, door)
+            + complaints_api.routers(database, mapping.fill(), door, system_clock),
             jobs=[
                 keyring.keep_fresh,
                 pulse,
