@@ -30,6 +30,7 @@ from relevo.cli import (
     rollout,
     sample,
     serve,
+    simulate,
     status,
     tokens,
     vapi,
@@ -68,6 +69,7 @@ for module in (
     alerts,
     notify,
     report,
+    simulate,
     demo,
 ):
     module.register(app)
