@@ -25,6 +25,7 @@ from relevo.simulator.traffic import Credentials, Flow, Manners, Traffic
 app = App(name="simulate", help="Simulated Vapi traffic.")
 
 _CALLS = 100
+_USUAL = Manner()
 _SHOWN = 10
 
 
@@ -156,7 +157,7 @@ def _manners(going: Going) -> Manners:
     return lambda _line, version: by_version[version]
 
 
-def _manner(error_rate: float | None, latency: float | None, otherwise: Manner = Manner()) -> Manner:  # noqa: B008
+def _manner(error_rate: float | None, latency: float | None, otherwise: Manner = _USUAL) -> Manner:
     share = otherwise.error_rate if error_rate is None else error_rate
     median_ms = otherwise.latency_ms if latency is None else latency
     if not 0 <= share <= 1:
