@@ -35,6 +35,7 @@ PLAN = """
     report
     dashboard
     serving
+    rehearsal
     __init__
     cli
     __main__

@@ -98,6 +98,7 @@ class Traffic:
         self._credentials, self._manners, self._rng = credentials, manners, rng
         self._clock, self._real_s, self._emit = clock, real_s, emit
         self._session: aiohttp.ClientSession | None = None
+        self._stopped = False
         self.tally = Tally()
 
     async def __aenter__(self) -> Self:
@@ -113,6 +114,10 @@ class Traffic:
         if self._session is not None:
             await self._session.close()
 
+    def stop(self) -> None:
+        """No call comes in any more; those that go on end by themselves."""
+        self._stopped = True
+
     async def flow(self, lines: Sequence[Line], flow: Flow) -> Tally:
         """Calls come in by chance, at the flow's rate, until it is over and they are. Cancelled, it drops them."""
         edges = list(accumulate(line.weight for line in lines))
@@ -122,12 +127,15 @@ class Traffic:
         next_s = began_s
         async with asyncio.TaskGroup() as playing:
             free = asyncio.Semaphore(flow.at_once)
-            while flow.calls is None or self.tally.calls < flow.calls:
+            while not self._stopped and (flow.calls is None or self.tally.calls < flow.calls):
                 next_s += self._real_s(self._rng.expovariate(flow.rate))
                 if ends_s is not None and next_s >= ends_s:
                     break
                 if next_s > loop.time():
                     await asyncio.sleep(next_s - loop.time())
+                else:
+                    next_s = loop.time()  # who cannot keep up does not catch up in a burst
+                    await asyncio.sleep(0)
                 await free.acquire()
                 (line,) = self._rng.choices(lines, cum_weights=edges)
                 self.tally.calls += 1
