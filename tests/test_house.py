@@ -35,6 +35,7 @@ PLAN = """
     report
     dashboard
     serving
+    rehearsal
     __init__
     cli
     __main__
@@ -50,6 +51,8 @@ TIME_AND_CHANCE = {
     ("access/tokens.py", "secrets.token_hex"): "a token is chance and nothing else",
     ("access/sessions.py", "secrets.token_urlsafe"): "so is the cookie of a session",
     ("access/sessions.py", "secrets.token_hex"): "names a session to people",
+    ("clock.py", "time.monotonic"): "a compressed clock is read off the one that nobody sets back",
+    ("cli/simulate.py", "random.Random"): "dice with the seed that was handed in",
     ("cli/demo.py", "time.monotonic"): "tells a person how long it took",
     ("cli/progress.py", "time.monotonic"): "draws rate and time left",
     ("cli/notify.py", "random.random"): "scatters who comes back after a failure",

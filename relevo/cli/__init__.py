@@ -31,6 +31,7 @@ from relevo.cli import (
     rollout,
     sample,
     serve,
+    simulate,
     status,
     tokens,
     vapi,
@@ -70,6 +71,7 @@ for module in (
     alerts,
     notify,
     report,
+    simulate,
     demo,
 ):
     module.register(app)

@@ -93,7 +93,7 @@ async def export(visit: Visit) -> Response:
 
 async def settings(visit: Visit) -> Response:
     """Limits, flag readers, and who is signed in."""
-    signed_in = await sessions.listed(visit.house.database, visit.now) if visit.may(Role.ADMIN) else []
+    signed_in = await sessions.listed(visit.house.database, visit.house.wall()) if visit.may(Role.ADMIN) else []
     return visit.page(
         "settings.html",
         limits=[limit for limit in judging.LIMITS if limit.go is not None],

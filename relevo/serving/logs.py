@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from typing import BinaryIO
 
 import structlog
 from pydantic_core import to_json
 from structlog.typing import EventDict, WrappedLogger
 
 
-def configure() -> None:
-    """Send everything that this process logs, its libraries included, to standard error as JSON lines."""
+def configure(to: BinaryIO | None = None) -> None:
+    """Send everything that this process logs, its libraries included, to standard error as JSON lines; or to ``to``."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -20,7 +21,7 @@ def configure() -> None:
             _render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        logger_factory=structlog.BytesLoggerFactory(to or sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_Libraries()], level=logging.WARNING, force=True)
