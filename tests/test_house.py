@@ -53,6 +53,7 @@ TIME_AND_CHANCE = {
     ("access/sessions.py", "secrets.token_hex"): "names a session to people",
     ("clock.py", "time.monotonic"): "a compressed clock is read off the one that nobody sets back",
     ("cli/simulate.py", "random.Random"): "dice with the seed that was handed in",
+    ("cli/checklist.py", "secrets.token_hex"): "names a test call, so that no other has its id",
     ("cli/demo.py", "time.monotonic"): "tells a person how long it took",
     ("cli/progress.py", "time.monotonic"): "draws rate and time left",
     ("cli/notify.py", "random.random"): "scatters who comes back after a failure",

@@ -17,6 +17,7 @@ from relevo.cli import (
     answer,
     backups,
     breakers,
+    checklist,
     complaints,
     db,
     demo,
@@ -72,6 +73,7 @@ for module in (
     notify,
     report,
     simulate,
+    checklist,
     demo,
 ):
     module.register(app)
