@@ -67,6 +67,7 @@ TIME_AND_CHANCE = {
     ("migration/steps/backup.py", "uuid.uuid4"): "names a backup before the database knows of it",
     ("rollback/data.py", "time.monotonic"): "duration_seconds is a real duration",
     ("serving/envelope.py", "secrets.token_hex"): "tells one request from another in logs",
+    ("rehearsal/stage.py", "random.Random"): "dice with the seed that was handed in",
     ("simulator/world.py", "random.Random"): "dice with the seed that was handed in",
 }
 WATCHED = {

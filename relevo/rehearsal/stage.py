@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 
 import psycopg
 from pydantic import SecretStr
+from starlette.types import ASGIApp
 
 from relevo.access import tokens
 from relevo.access.roles import Role
