@@ -10,11 +10,14 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import calls, flags, memory, mirror, move, profile, record, restore, router, serve
+from bench import calls, dashboard, flags, memory, mirror, move, profile, record, restore, router, serve
 from bench.figures import Figure, table
 from bench.place import place
 
 ROUNDS = 3
+EVERYTHING = (
+    "move", "mirror", "memory", "calls", "profile", "flags", "serve", "restore", "record", "router", "dashboard"
+)  # fmt: skip
 
 
 def main() -> None:
@@ -40,7 +43,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="a million configurations, three million calls")
     parser.add_argument(
         "--only",
-        choices=("move", "mirror", "memory", "calls", "profile", "flags", "serve", "restore", "record", "router"),
+        choices=EVERYTHING,
         help="one part alone",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="store the figures")
@@ -53,8 +56,7 @@ async def _measured(options: argparse.Namespace) -> tuple[list[Figure], list[pro
     sizes = (10_000, 100_000, 1_000_000) if options.full else (10_000, 100_000)
     many = options.calls or (3_000_000 if options.full else 300_000)
     with place() as server:
-        everything = ("move", "mirror", "memory", "calls", "profile", "flags", "serve", "restore", "record", "router")
-        for part in (options.only,) if options.only else everything:
+        for part in (options.only,) if options.only else EVERYTHING:
             print(f"measuring: {part} …", file=sys.stderr)
             match part:
                 case "move":
@@ -77,6 +79,8 @@ async def _measured(options: argparse.Namespace) -> tuple[list[Figure], list[pro
                     figures += await serve.compare(server, ROUNDS)
                 case "record":
                     figures += await record.compare(server, options.calls or 5_000, ROUNDS)
+                case "dashboard":
+                    figures += await dashboard.compare(server, ROUNDS)
                 case "profile":
                     shares = await profile.profile(server, options.rows // 4)
     return figures, shares

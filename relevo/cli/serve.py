@@ -26,6 +26,7 @@ from relevo.comms.delivery import Delivery
 from relevo.comms.following import Following
 from relevo.comms.outcome import Channel
 from relevo.dashboard.house import House
+from relevo.dashboard.remembering import Remembered
 from relevo.dashboard.rooms import open_rooms
 from relevo.db.embedded import EmbeddedServer
 from relevo.db.pool import Database, describe
@@ -82,7 +83,8 @@ async def serve(
         await keyring.refresh()
         readiness, door, measures = Readiness(keyring, flags, system_clock), Door(keyring), Measures(__version__)
         measures.watch_flag(flags, system_clock)
-        house = House(database, flags, door, mapping, system_clock, __version__, lambda: readiness.draining)
+        remembered = Remembered(system_clock)
+        house = House(database, flags, door, mapping, system_clock, __version__, lambda: readiness.draining, remembered)
         pages, pulse = open_rooms(house)
         app = create_app(
             __version__,

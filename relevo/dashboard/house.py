@@ -19,6 +19,7 @@ from relevo.access.roles import Role
 from relevo.access.sessions import Session
 from relevo.clock import Clock
 from relevo.dashboard import assets, wording
+from relevo.dashboard.remembering import Remembered
 from relevo.db.pool import Database
 from relevo.errors import Unauthorized, UsageError
 from relevo.flags.store import Flags
@@ -49,6 +50,7 @@ class House:
     version: str
     leaving: Callable[[], bool]
     """Whether the server is about to stop: then streams end by themselves."""
+    remembered: Remembered
 
 
 @dataclass(frozen=True, slots=True)
