@@ -104,6 +104,11 @@ class Visit:
             raise UsageError("a text holds the character NUL, which cannot be stored", fix="leave it out")
         return {name: values[-1].strip() for name, values in sent.items()}
 
+    async def chosen(self, name: str) -> list[str]:
+        """All values of a field that may be sent several times."""
+        await self.form()  # which refuses what is none
+        return parse_qs((await self.request.body()).decode(), max_num_fields=_MOST_FIELDS).get(name, [])
+
     def page(self, template: str, status_code: int = 200, /, **values: Any) -> Response:
         """A page of a template."""
         told = {

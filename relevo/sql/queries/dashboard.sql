@@ -159,6 +159,13 @@ FROM relevo.config_origins o JOIN public.voice_assistant_configs v ON v.id = o.c
 LEFT JOIN {tenants} AS t ON t.id = v.business_id
 WHERE cardinality(o.review) > 0 ORDER BY v.id LIMIT 100
 
+-- tenant_of_config --
+SELECT business_id FROM public.voice_assistant_configs WHERE id = %(id)s
+
+-- tool_calls --
+-- What the built-in back end was asked to do in a call, oldest first.
+SELECT name, arguments, result, error, at FROM relevo.tool_calls WHERE call_id = %(call_id)s ORDER BY at, tool_call_id
+
 -- backups --
 SELECT id, created_at, tables, contents, cardinality(tenant_ids) AS tenants, actor, reason, verified_at
 FROM public.migration_backups ORDER BY created_at DESC LIMIT 20
