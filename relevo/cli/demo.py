@@ -21,7 +21,7 @@ from relevo.cli.rehearsing import View, claims_text, heard_table
 from relevo.cli.serve import assembled
 from relevo.db.embedded import EmbeddedServer
 from relevo.errors import UsageError, nearest
-from relevo.migration.mapping import DEFAULT as MAPPING
+from relevo.migration.mapping import CONTACT_FIELDS
 from relevo.rehearsal import scenario as scenarios
 from relevo.rehearsal.scenario import SCENARIOS, Checked, Scenario
 from relevo.rehearsal.stage import Stage, staged
@@ -80,10 +80,11 @@ async def demo(
         logs.configure((home / "serve.log").open("ab", buffering=0))
         ERR.print("starting a PostgreSQL of its own …")
         address = await asyncio.to_thread(server.keep)
-        steps = await _moved(replace(common, database_url=address.url), chosen, console)
+        common = replace(common, database_url=address.url, config=_configured(home))
+        steps = await _moved(common, chosen, console)
         data: dict[str, Any] = {"scenario": chosen.name, "steps": steps}
         if steps[-1]["status"] == 0:
-            data |= await _rehearsed(address.url, home, chosen, times or chosen.times, keep, console)
+            data |= await _rehearsed(common, home, chosen, times or chosen.times, keep, console)
     finally:
         await asyncio.to_thread(server.destroy)
         await asyncio.to_thread(shutil.rmtree, home)
@@ -91,6 +92,15 @@ async def demo(
     lasted = time.monotonic() - began
     ending = f"{'done' if success else 'not as it must be'}, in {lasted:.1f} s; the database is gone again"
     return Answer({"success": success, **data, "duration_seconds": round(lasted, 1)}, ending, int(not success))
+
+
+def _configured(home: Path) -> Path:
+    """The rehearsal's own relevo.toml, which stands in for one that may lie where we were called: the sample's v1 knows
+    how its clients are reached."""
+    file = home / "relevo.toml"
+    fields = "".join(f'{name} = "{name}"\n' for name in CONTACT_FIELDS)
+    file.write_text(f"[source.tenants.fields]\n{fields}", encoding="utf-8")
+    return file
 
 
 async def _moved(common: Common, chosen: Scenario, console: Console) -> list[dict[str, Any]]:
@@ -108,23 +118,24 @@ async def _moved(common: Common, chosen: Scenario, console: Console) -> list[dic
 
 
 _SHORT: tuple[Step, ...] = (
-    ("A v1 database: 90 tenants", lambda common: sample.load(common=common)),
+    ("A v1 database: 90 tenants", lambda common: sample.load(calls=8_000, common=common)),
     ("The move", lambda common: move.migrate(common=replace(common, json=True))),
 )
 
 
 async def _rehearsed(
-    url: str, home: Path, chosen: Scenario, times: float, keep: bool, console: Console
+    common: Common, home: Path, chosen: Scenario, times: float, keep: bool, console: Console
 ) -> dict[str, Any]:
+    mapping, url = common.mapping(), common.database_url or ""
     console.rule(f"[bold]The rollout: {chosen.sentence}", align="left")
     view = View(console)
-    async with staged(url, home, assembled, view.told, times) as stage:
+    async with staged(url, home, mapping, assembled, view.told, times, chosen.calls_a_day) as stage:
         _announce(stage, console)
         with view:
             view.stage = stage
             checked = await scenarios.play(stage, chosen)
         heard = await scenarios.heard(stage)
-        made = await report.made(stage.database, MAPPING, stage.clock())
+        made = await report.made(stage.database, stage.mapping, stage.clock())
         brought = Text("\nWhat v2 has brought", "bold")
         console.print(Group(heard_table(heard), brought, report.table(made), *_verdict(checked)))
         if keep:
