@@ -16,7 +16,7 @@ from relevo.db.pool import Database
 from relevo.errors import LeaseLost, Refused, SomebodyWasFaster
 from relevo.rollout import controller, operating
 from relevo.rollout.moving import move
-from relevo.rollout.plan import DEFAULT
+from relevo.rollout.plan import DEFAULT, parse
 from relevo.rollout.state import ARROWS
 from tests.commands import relevo
 from tests.conftest import change, rows, value
@@ -229,6 +229,40 @@ async def test_no_force_goes_over_a_failing_gate(ready: Database) -> None:
     assert (await here.rollout()).standing.state == "Degraded"
     with pytest.raises(Refused, match="the gate says fail"):
         await operating.promote(ready, ANA, here.now, force=True)
+
+
+async def test_nobody_joins_while_one_of_those_who_would_is_in_a_freeze_of_their_own_time(ready: Database) -> None:
+    here = await scene(ready, verified=30)
+    await change(
+        ready,
+        """CREATE OR REPLACE FUNCTION relevo.v1_tenants()
+           RETURNS TABLE (id uuid, vertical text, name text, time_zone text, email text, phone_number text)
+           LANGUAGE sql STABLE AS $$
+               SELECT b.id, b.vertical, b.name, CASE WHEN b.id = '{}' THEN 'America/Tijuana' ELSE 'America/Cancun' END,
+                      NULL, NULL FROM public.businesses b $$""".replace("{}", here.tenants[1]),
+    )
+    plan = parse('[[freeze]]\ndays = ["monday"]\nbegins = 06:00:00\nlasts = "1h"')  # 14:00 in Tijuana, UTC
+    here.now = here.now.replace(hour=14, minute=30)
+    with pytest.raises(Refused, match="in a freeze, which lasts until 2026-11-23 15:00"):
+        await here.start(plan, force=False)
+    here.now = here.now.replace(hour=11, minute=30)  # 06:30 in Cancun
+    with pytest.raises(Refused, match="in a freeze, which lasts until 2026-11-23 12:00"):
+        await here.start(plan, force=False)
+    here.now = here.now.replace(hour=12, minute=0)
+    await here.start(replace(plan, promotion="automatic"), force=False)
+    await here.tick(seconds=5)
+    await healthy(here)
+    await here.tick(hours=167)  # until monday again, 11:0x in Cancun
+    assert (await here.rollout()).standing.state == "Healthy"
+    frozen = await here.tick(seconds=1)
+    assert frozen is not None
+    assert frozen.move is None
+    with pytest.raises(Refused, match="in a freeze"):
+        await operating.promote(ready, ANA, here.now, force=False)
+    thawed = await here.tick(hours=1)
+    assert thawed is not None
+    assert thawed.move is not None
+    assert thawed.move.event == "promote"
 
 
 async def test_figures_that_cannot_be_read_promote_nobody(ready: Database) -> None:

@@ -16,6 +16,8 @@ from relevo.cli import (
     alerts,
     answer,
     backups,
+    breakers,
+    checklist,
     complaints,
     db,
     demo,
@@ -64,12 +66,14 @@ for module in (
     tokens,
     serve,
     vapi,
+    breakers,
     complaints,
     metrics,
     alerts,
     notify,
     report,
     simulate,
+    checklist,
     demo,
 ):
     module.register(app)

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
-from rich.console import Console, Group
+from rich.console import Console, ConsoleRenderable, Group
 from rich.text import Text
 
-from relevo.cli import db, mirror, move, report, sample
+from relevo.cli import checklist, db, mirror, move, report, sample
 from relevo.cli.frame import ERR, ORDINARY, OUT, Answer, Common
 from relevo.cli.rehearsing import View, claims_text, heard_table
 from relevo.cli.serve import assembled
@@ -25,6 +25,8 @@ from relevo.migration.mapping import CONTACT_FIELDS
 from relevo.rehearsal import scenario as scenarios
 from relevo.rehearsal.scenario import SCENARIOS, Checked, Scenario
 from relevo.rehearsal.stage import Stage, staged
+from relevo.report import ticking
+from relevo.report.ticking import Standing
 from relevo.serving import logs
 
 Step = tuple[str, Callable[[Common], Awaitable[Answer]]]
@@ -137,7 +139,9 @@ async def _rehearsed(
         heard = await scenarios.heard(stage)
         made = await report.made(stage.database, stage.mapping, stage.clock())
         brought = Text("\nWhat v2 has brought", "bold")
-        console.print(Group(heard_table(heard), brought, report.table(made), *_verdict(checked)))
+        left = await _left(stage)
+        due: list[ConsoleRenderable] = [Text("\nWhat is left to do", "bold"), checklist.table(left)] if left else []
+        console.print(Group(heard_table(heard), brought, report.table(made), *due, *_verdict(checked)))
         if keep:
             await _stay(stage, console)
         return {
@@ -147,7 +151,14 @@ async def _rehearsed(
             "traffic": stage.traffic.tally.as_json() if stage.traffic else None,
             "messages": [asdict(each) for each in stage.inbox.posts],
             "report": report.as_json(made),
+            "checklist": checklist.data(left) if left else None,
         }
+
+
+async def _left(stage: Stage) -> Standing | None:
+    """The checklist; None where no rollout is complete."""
+    async with stage.database.transaction() as connection:
+        return await ticking.look(connection, stage.clock())
 
 
 def _verdict(checked: list[Checked]) -> list[Text]:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import structlog
 from cyclopts import App, Parameter
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from relevo import __version__
 from relevo.access.door import Door
@@ -36,8 +36,9 @@ from relevo.flags.store import Flags
 from relevo.metrics.folding import keep_folding
 from relevo.migration import keeping
 from relevo.migration.mapping import SourceMapping
+from relevo.report import ticking
 from relevo.rollout.controller import TICK_S, Ticked, keep_ticking
-from relevo.serving import flag_api, health, logs, server
+from relevo.serving import complaints_api, flag_api, health, logged, logs, server
 from relevo.serving.app import create_app
 from relevo.serving.background import Job, Pace
 from relevo.serving.measures import Measures
@@ -75,8 +76,11 @@ async def serve(
     trusted = server.proxies(in_force.serve_trusted_proxies)
     channels(in_force, texts_of(in_force), system_clock)  # what cannot be used is said before anything is done
     listening = server.listen(host, port)
-    logs.configure()
-    async with _database(common) as database, assembled(database, in_force, mapping) as (app, readiness):
+    errors = logs.configure()
+    async with (
+        _database(common) as database,
+        assembled(database, in_force, mapping, errors=errors) as (app, readiness),
+    ):
         announce = partial(_announce, common)
         await server.serve(app, listening, readiness, trusted_proxies=trusted, announce=announce)
 
@@ -88,9 +92,10 @@ async def assembled(
     mapping: SourceMapping,
     clock: Clock = system_clock,
     pace: Pace = _USUAL,
-) -> AsyncIterator[tuple[FastAPI, Readiness]]:
+    errors: logs.Errors | None = None,
+) -> AsyncIterator[tuple[ASGIApp, Readiness]]:
     """The application with all that goes on beside it, on an open database. ``clock`` is that of calls and of the
-    rollout; people are signed in, and keys expire, by the real one."""
+    rollout; people are signed in, and keys expire, by the real one. ``errors``: what was logged, to be kept."""
     outgoing = channels(in_force, texts_of(in_force), clock)
     async with (
         Flags(database, direct_url=in_force.direct_url) as flags,
@@ -100,19 +105,22 @@ async def assembled(
         await keyring.refresh()
         readiness, door, measures = Readiness(keyring, flags, system_clock), Door(keyring), Measures(__version__)
         measures.watch_flag(flags, system_clock)
+        measures.watch_unplaced(lambda: router.unplaced.count)
         house = House(database, flags, door, mapping, clock, __version__, lambda: readiness.draining)
         pages, pulse = open_rooms(house)
         app = create_app(
             __version__,
             measures,
-            routes=[*router.routes, *ofrep.routes(flags, door), *health.routes(readiness, measures), *pages],
-            routers=flag_api.routers(flags, door),
+            direct=router.routes,
+            routes=[*ofrep.routes(flags, door), *health.routes(readiness, measures), *pages],
+            routers=flag_api.routers(flags, door) + complaints_api.routers(database, mapping.fill(), door, clock),
             jobs=[
                 keyring.keep_fresh,
                 pulse,
                 *router.jobs,
                 *_upkeep(database, mapping, in_force, clock, pace),
                 *_deliveries(database, outgoing, clock, pace),
+                *([partial(logged.keep_keeping, database, errors, clock)] if errors is not None else []),
             ],
         )
         yield app, readiness
@@ -134,6 +142,7 @@ def _upkeep(database: Database, mapping: SourceMapping, in_force: Settings, cloc
         partial(keep_folding, database, clock),
         partial(keep_ticking, database, clock, told=_tell, every_s=pace.rollout_s or TICK_S),
         partial(watching.keep_watching, database, clock, every_s=pace.alerts_s or watching.EVERY_S),
+        partial(ticking.keep_reminding, database, clock),
         *([told] if in_force.notify_clients else []),
     ]
 

@@ -112,6 +112,7 @@ class Visit:
             "now": self.now,
             "asset": assets.address,
             "ago": lambda at: wording.ago(self.language, at, self.now),
+            "ahead": lambda at: wording.ahead(self.language, at, self.now),
             "moment": wording.moment,
             "whole": wording.whole,
             "percent": wording.percent,

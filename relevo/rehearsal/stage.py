@@ -13,8 +13,8 @@ from random import Random
 from typing import Literal, Protocol
 
 import psycopg
-from fastapi import FastAPI
 from pydantic import SecretStr
+from starlette.types import ASGIApp
 
 from relevo.access import tokens
 from relevo.access.roles import Role
@@ -61,7 +61,7 @@ class Assembling(Protocol):
 
     def __call__(
         self, database: Database, in_force: Settings, mapping: SourceMapping, clock: Clock, pace: Pace
-    ) -> AbstractAsyncContextManager[tuple[FastAPI, Readiness]]:
+    ) -> AbstractAsyncContextManager[tuple[ASGIApp, Readiness]]:
         """The application and its readiness, for the length of the block."""
 
 

@@ -27,7 +27,7 @@ from relevo.rollout import plan as plans
 from relevo.rollout.cohort import Candidate, Line, line_up
 from relevo.rollout.evidence import HISTORY, history, whole_minute, window_since
 from relevo.rollout.gate import Evaluation, Grade, against_v1, grade
-from relevo.rollout.moving import Rollout, act, last_rollout, move, open_rollout, rollout_of
+from relevo.rollout.moving import Rollout, act, frozen_for, last_rollout, move, open_rollout, rollout_of
 from relevo.rollout.plan import LARGEST_LIST, METRICS, Metric, Phase, Plan
 from relevo.rollout.sample import SLOW_SHARE, Sample
 from relevo.rollout.state import Event, may
@@ -142,8 +142,9 @@ async def start(
             f"a phase has more than {LARGEST_LIST:,} tenants, which the flag's list cannot hold",
             fix="make the phases before the last one smaller",
         )
-    _refuse_freeze(plan, now, force)
     async with database.transaction() as connection:
+        zones = await every(connection, statement("rollout", "zones"), {"tenants": list(plan.named)})
+        _refuse_freeze(plans.frozen_until(plan, now, [row["time_zone"] for row in zones]), force)
         flag = await act(connection, author)
         if await open_rollout(connection) is not None:
             raise Refused("a rollout runs already", fix="see: relevo rollout status; end it: relevo rollout abort")
@@ -216,9 +217,9 @@ async def promote(database: Database, author: Author, now: datetime, *, force: b
             f"the rollout is {rollout.standing.state} and the gate says {said.verdict}: {said.why}{held}",
             fix="wait, or take it with the numbers in front of you: --force --reason WHY",
         )
-    _refuse_freeze(rollout.plan, now, force)
     _refuse_arrow(rollout, event)
     async with database.transaction() as connection:
+        _refuse_freeze(await frozen_for(connection, rollout, now, ahead), force)
         await act(connection, author)
         stored = await controller.store(connection, rollout, said, flag.version, now, due=False)
         return await move(connection, stored, event, now, author, phase=phase)
@@ -311,8 +312,7 @@ def _refuse_arrow(rollout: Rollout, event: Event) -> None:
         )
 
 
-def _refuse_freeze(plan: Plan, now: datetime, force: bool) -> None:
-    until = plans.frozen_until(plan, now)
+def _refuse_freeze(until: datetime | None, force: bool) -> None:
     if until is not None and not force:
         raise Refused(
             f"nobody joins in a freeze, which lasts until {until:%Y-%m-%d %H:%M} UTC", fix="wait, or give --force"

@@ -171,6 +171,7 @@ DECLARE
     rollout bigint := relevo.open_rollout();
 BEGIN
     IF rollout IS NULL OR current_setting('relevo.rollout', true) = 'controller'
+       OR current_setting('relevo.rollback', true) <> ''  -- relevo rollback says itself who stays
        OR coalesce(NEW.percentage, 0) NOT BETWEEN 0 AND 100
        OR NEW.percentage = OLD.percentage AND (NEW.enabled_tenants IS DISTINCT FROM OLD.enabled_tenants
                                                OR NEW.disabled_tenants IS DISTINCT FROM OLD.disabled_tenants) THEN
@@ -229,7 +230,7 @@ BEGIN
         cause = CASE WHEN arrow.target = 'Paused' THEN CASE act WHEN 'undo' THEN 'undo' ELSE 'flag' END END,
         paused_at = CASE WHEN arrow.target = 'Paused' THEN coalesce(was.paused_at, was.finished_at, present) END,
         finished_at = CASE WHEN arrow.target = 'RolledBack' THEN present END,
-        judged_from = date_trunc('minute', present, 'UTC') + interval '1 minute'
+        judged_from = greatest(was.judged_from, date_trunc('minute', present, 'UTC') + interval '1 minute')
     WHERE id = was.id;
     INSERT INTO relevo.rollout_transitions (rollout_id, at, source, event, target, phase, actor, why, details)
     VALUES (was.id, present, was.state, act, arrow.target, was.phase, who, said,

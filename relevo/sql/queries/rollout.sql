@@ -162,6 +162,17 @@ WHERE rollout_id = %(id)s ORDER BY id DESC LIMIT %(most)s
 SELECT ordinal, name, percent, tenants, asked_at, reached_at, ended_at FROM relevo.rollout_phases
 WHERE rollout_id = %(id)s ORDER BY ordinal
 
+-- zones --
+-- Time zones of tenants, as v1 has them; null for who has none.
+SELECT DISTINCT nullif(btrim(t.time_zone), '') AS time_zone
+FROM relevo.tenants_as_they_are() AS t WHERE t.id::text = ANY (%(tenants)s::text[])
+
+-- zones_joining --
+-- The same of those who join after one phase, up to another.
+SELECT DISTINCT nullif(btrim(t.time_zone), '') AS time_zone
+FROM relevo.rollout_cohort c JOIN relevo.tenants_as_they_are() AS t ON t.id::text = c.tenant_id
+WHERE c.rollout_id = %(id)s AND c.phase > %(phase)s AND c.phase <= %(until)s AND c.singled_out_at IS NULL
+
 -- behind --
 -- Processes that are alive and answer by an older version of the flag.
 SELECT count(*) FILTER (WHERE version < %(version)s) AS behind, count(*) AS readers FROM relevo.flag_readers
