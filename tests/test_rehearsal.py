@@ -72,14 +72,27 @@ def test_an_unknown_scenario_is_an_error_with_the_nearest(tmp_path: Path) -> Non
     assert "v2-fails" in json.loads(out)["error"]["message"]
 
 
-def test_who_interrupts_it_finds_nothing_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_who_ends_it_finds_nothing_left(sent: signal.Signals, tmp_path: Path) -> None:
     with demo("--scenario", "human-steps-in", home=tmp_path) as process:
         assert process.stdout is not None
         while not process.stdout.readline().startswith("dashboard:"):
             assert process.poll() is None
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         process.communicate(timeout=ENDS_WITHIN_S)
     assert process.returncode == 130
+    assert list(tmp_path.glob("relevo-demo-*")) == []
+
+
+def test_who_keeps_it_ends_it_with_ctrl_c_and_has_its_answer(tmp_path: Path) -> None:
+    with demo("--scenario", "edits-both-sides", "--keep", "--json", home=tmp_path) as process:
+        assert process.stderr is not None
+        while "Ctrl-C" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        out, _err = process.communicate(timeout=ENDS_WITHIN_S)
+    assert process.returncode == 0
+    assert json.loads(out)["success"]
     assert list(tmp_path.glob("relevo-demo-*")) == []
 
 

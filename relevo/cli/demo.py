@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -79,6 +80,7 @@ async def demo(
     server = EmbeddedServer(home)
     console = ERR if common.json else OUT
     try:
+        _end_as_by_ctrl_c()
         logs.configure((home / "serve.log").open("ab", buffering=0))
         ERR.print("starting a PostgreSQL of its own …")
         address = await asyncio.to_thread(server.keep)
@@ -87,6 +89,8 @@ async def demo(
         data: dict[str, Any] = {"scenario": chosen.name, "steps": steps}
         if steps[-1]["status"] == 0:
             data |= await _rehearsed(common, home, chosen, times or chosen.times, keep, console)
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
     finally:
         await asyncio.to_thread(server.destroy)
         await asyncio.to_thread(shutil.rmtree, home)
@@ -94,6 +98,14 @@ async def demo(
     lasted = time.monotonic() - began
     ending = f"{'done' if success else 'not as it must be'}, in {lasted:.1f} s; the database is gone again"
     return Answer({"success": success, **data, "duration_seconds": round(lasted, 1)}, ending, int(not success))
+
+
+def _end_as_by_ctrl_c() -> None:
+    """Whoever is ended or loses the terminal cleans up, too."""
+    task = asyncio.current_task()
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        if task is not None:
+            asyncio.get_running_loop().add_signal_handler(each, task.cancel)
 
 
 def _configured(home: Path) -> Path:
