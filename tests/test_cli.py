@@ -199,6 +199,7 @@ TOLD_ELSEWHERE = {
 GROUPS_TOLD_ELSEWHERE = {
     *(
         "alerts",
+        "breakers",
         "checklist",
         "cleanup",
         "complaints",
@@ -208,10 +209,8 @@ GROUPS_TOLD_ELSEWHERE = {
         "nps",
         "report",
         "rollout",
-        "templates",
-        "tokens",
-        "vapi",
-    )
+    ),
+    *("templates", "tokens", "vapi"),
 }
 
 

@@ -17,8 +17,9 @@ from relevo.access.door import Door
 from relevo.access.keyring import Caller
 from relevo.access.roles import Role
 from relevo.access.sessions import Session
-from relevo.clock import Clock
+from relevo.clock import Clock, system_clock
 from relevo.dashboard import assets, wording
+from relevo.dashboard.remembering import Remembered
 from relevo.db.pool import Database
 from relevo.errors import Unauthorized, UsageError
 from relevo.flags.store import Flags
@@ -49,6 +50,9 @@ class House:
     version: str
     leaving: Callable[[], bool]
     """Whether the server is about to stop: then streams end by themselves."""
+    remembered: Remembered
+    wall: Clock = system_clock
+    """By which people are signed in, also while a rehearsal's ``clock`` runs faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,11 @@ class Visit:
             raise UsageError("a text holds the character NUL, which cannot be stored", fix="leave it out")
         return {name: values[-1].strip() for name, values in sent.items()}
 
+    async def chosen(self, name: str) -> list[str]:
+        """All values of a field that may be sent several times."""
+        await self.form()  # which refuses what is none
+        return parse_qs((await self.request.body()).decode(), max_num_fields=_MOST_FIELDS).get(name, [])
+
     def page(self, template: str, status_code: int = 200, /, **values: Any) -> Response:
         """A page of a template."""
         told = {
@@ -110,6 +119,7 @@ class Visit:
             "now": self.now,
             "asset": assets.address,
             "ago": lambda at: wording.ago(self.language, at, self.now),
+            "ahead": lambda at: wording.ahead(self.language, at, self.now),
             "moment": wording.moment,
             "whole": wording.whole,
             "percent": wording.percent,

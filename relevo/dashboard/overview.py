@@ -9,13 +9,16 @@ from typing import Any
 from starlette.responses import Response
 
 from relevo.access.roles import Role
-from relevo.dashboard import judging, steering
-from relevo.dashboard.house import Visit, to
+from relevo.alerts.incidents import incidents
+from relevo.dashboard import acting, judging
+from relevo.dashboard.house import Visit
 from relevo.dashboard.places import Place
-from relevo.dashboard.steering import STEPS, Step
-from relevo.db.pool import Connection, every, first
+from relevo.dashboard.remembering import Known
+from relevo.dashboard.steering import STEPS
+from relevo.dashboard.strip import Strip, strip
+from relevo.db.pool import Connection, every, first, one
 from relevo.db.statements import statement
-from relevo.errors import UnknownName, UsageError, nearest
+from relevo.errors import UnknownName, nearest
 from relevo.flags.evaluate import VOICE_AGENT_V2
 from relevo.metrics.latency import middle_of
 from relevo.metrics.reading import VERSIONS, health
@@ -29,12 +32,13 @@ class Span:
     length: timedelta
     label: str
     grain: str  # of the charts
+    closed: timedelta  # so much of them, from the present one back, may still change much
 
 
 SPANS = {
-    "1h": Span(timedelta(hours=1), "the last hour", "minute"),
-    "24h": Span(timedelta(hours=24), "the last 24 hours", "hour"),
-    "7d": Span(timedelta(days=7), "the last 7 days", "hour"),
+    "1h": Span(timedelta(hours=1), "the last hour", "minute", timedelta(minutes=5)),
+    "24h": Span(timedelta(hours=24), "the last 24 hours", "hour", timedelta(hours=1)),
+    "7d": Span(timedelta(days=7), "the last 7 days", "hour", timedelta(hours=1)),
 }
 USUAL = "24h"
 _ALERTS_FOR = timedelta(hours=24)
@@ -58,6 +62,15 @@ class Button:
     refused: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Band:
+    """A phase behind the charts."""
+
+    name: str
+    since: datetime
+    until: datetime
+
+
 async def show(visit: Visit) -> Response:
     """The overview."""
     named = visit.asked("window", USUAL)
@@ -67,14 +80,17 @@ async def show(visit: Visit) -> Response:
         )
     span = SPANS[named]
     window = Window.last(span.length, visit.now)
+    placed = await _placed(visit)
     async with visit.house.database.transaction(read_only=True, snapshot=True) as connection:
-        standing = await first(connection, statement("dashboard", "standing"), {"name": VOICE_AGENT_V2})
-        if standing is None:
-            raise UnknownName("the flag's row is gone", fix="run: relevo db up")
+        await connection.execute(statement("rollout", "by_index"))
         found = await health(connection, window)
+        wrong = await incidents(connection)
         alerts = await every(connection, statement("dashboard", "alerts"), {"since": visit.now - _ALERTS_FOR})
-        points = await _series(connection, span, window)
-    verdict = judging.verdict(found["v2"])
+        points = await _points(visit, connection, named, window)
+        rollout = await strip(connection, visit.now)
+    standing = placed.what
+    limits = judging.in_force(rollout.rollout.plan.limits if rollout and rollout.runs else None)
+    verdict = judging.verdict(found["v2"], limits)
     share = 100 * standing["on_v2"] / standing["total"] if standing["total"] else 0.0
     return visit.page(
         "overview.html",
@@ -83,14 +99,20 @@ async def show(visit: Visit) -> Response:
         span=span,
         since=window.since,
         standing=standing,
+        placed_at=placed.at,
         share=share,
         verdict=verdict,
-        cards=[(version, judging.figures(found[version])) for version in VERSIONS],
+        cards=[(version, judging.figures(found[version], limits)) for version in VERSIONS],
         calls=sum(each.total_calls for each in found.values()),
+        incidents=wrong,
         alerts=alerts,
+        strip=rollout,
+        bands=_bands(rollout, window.since, visit.now),
+        done=visit.asked("done") if visit.asked("done") in acting.DONE else "",
+        entry=visit.asked("entry") if visit.asked("entry").isdecimal() else "",
         points=points,
         buttons=_buttons(share, verdict),
-        limits=judging.BY_NAME,
+        limits={limit.name: limit for limit in limits},
     )
 
 
@@ -110,9 +132,54 @@ def _buttons(share: float, verdict: judging.Verdict) -> list[Button]:
     return told
 
 
-async def _series(connection: Connection, span: Span, window: Window) -> list[Point]:
-    """Both versions over the window, oldest first; times without a call are left out."""
-    asked = {"grain": span.grain, "since": window.since}
+def _bands(found: Strip | None, since: datetime, now: datetime) -> list[Band]:
+    """The phases of the newest rollout that touch the window."""
+    if found is None:
+        return []
+    ended = found.rollout.finished_at or now
+    bands = [
+        Band(each.phase.name, max(each.asked_at, since), each.ended_at or ended)
+        for each in found.stretches
+        if each.asked_at is not None
+    ]
+    return [band for band in bands if band.until > band.since]
+
+
+async def _placed(visit: Visit) -> Known[dict[str, Any]]:
+    """How many tenants the flag's row, as it is now, puts on v2."""
+    house = visit.house
+    async with house.database.transaction(read_only=True) as connection:
+        row = await first(connection, statement("dashboard", "flag_version"), {"name": VOICE_AGENT_V2})
+    if row is None:
+        raise UnknownName("the flag's row is gone", fix="run: relevo db up")
+
+    async def count() -> tuple[dict[str, Any], int]:
+        async with house.database.transaction(read_only=True) as connection:
+            found = dict(await one(connection, statement("dashboard", "standing"), {"name": VOICE_AGENT_V2}))
+        return found, found["total"]
+
+    return await house.remembered.get("standing", row["version"], count)
+
+
+async def _points(visit: Visit, connection: Connection, named: str, window: Window) -> list[Point]:
+    """Both versions over the window, oldest first. What is over for long enough is remembered."""
+    span = SPANS[named]
+    edge = (visit.now - span.closed).replace(second=0, microsecond=0)
+    edge = edge.replace(minute=0 if span.grain == "hour" else edge.minute // 5 * 5)
+
+    async def count() -> tuple[list[Point], int]:
+        async with visit.house.database.transaction(read_only=True) as another:
+            old = await _series(another, span, window.since, edge)
+        return old, sum(sum(point.calls) for point in old)
+
+    known = await visit.house.remembered.get(f"points {named}", edge, count)
+    recent = await _series(connection, span, max(edge, window.since), None)
+    return [*(point for point in known.what if point.at >= window.since), *recent]
+
+
+async def _series(connection: Connection, span: Span, since: datetime, until: datetime | None) -> list[Point]:
+    """Both versions in a stretch of time, oldest first; times without a call are left out."""
+    asked = {"grain": span.grain, "since": since, "until": until}
     counts: dict[tuple[datetime, str], dict[str, Any]] = {
         (row["starts_at"], row["version"]): row
         for row in await every(connection, statement("dashboard", "series"), asked)
@@ -131,52 +198,4 @@ async def _series(connection: Connection, span: Span, window: Window) -> list[Po
     return points
 
 
-async def ask_extend(visit: Visit) -> Response:
-    """What extending would change, and for whom."""
-    return await _ask(visit, Step("extend", _points(visit.asked("points"))))
-
-
-async def extend(visit: Visit) -> Response:
-    """Put more tenants on v2."""
-    sent = await visit.form()
-    await _take(visit, Step("extend", _points(sent.get("points", ""))), sent.get("seen", ""), sent.get("reason"))
-    return to("/?done=extend")
-
-
-async def ask_roll_back(visit: Visit) -> Response:
-    """What the total rollback would change, and for whom."""
-    return await _ask(visit, Step("roll_back"))
-
-
-async def roll_back(visit: Visit) -> Response:
-    """Everybody back on v1."""
-    sent = await visit.form()
-    await _take(visit, Step("roll_back"), sent.get("seen", ""), sent.get("reason"))
-    return to("/?done=rollback")
-
-
-async def _ask(visit: Visit, step: Step) -> Response:
-    found = await steering.outlook(visit.house, step)
-    async with visit.house.database.transaction(read_only=True) as connection:
-        v2 = (await health(connection, Window.last(SPANS[USUAL].length, visit.now)))["v2"]
-    return visit.page("confirm_step.html", step=step, found=found, verdict=judging.verdict(v2))
-
-
-async def _take(visit: Visit, step: Step, seen: str, reason: str | None) -> None:
-    version = int(seen) if seen.isascii() and seen.isdigit() and len(seen) < 19 else -1
-    await steering.take(visit.house, step, seen=version, actor=visit.caller.actor, reason=reason or None)
-
-
-def _points(written: str) -> int:
-    if written not in map(str, STEPS):
-        raise UsageError(f"a step has {' or '.join(map(str, STEPS))} points", fix="go back to the overview")
-    return int(written)
-
-
-PLACES = (
-    Place("GET", "/", Role.VIEWER, show),
-    Place("GET", "/extend", Role.OPERATOR, ask_extend),
-    Place("POST", "/extend", Role.OPERATOR, extend),
-    Place("GET", "/rollback", Role.OPERATOR, ask_roll_back),
-    Place("POST", "/rollback", Role.OPERATOR, roll_back),
-)
+PLACES = (Place("GET", "/", Role.VIEWER, show),)

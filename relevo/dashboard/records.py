@@ -10,9 +10,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from relevo.access import sessions
 from relevo.access.roles import Role
-from relevo.dashboard import judging
 from relevo.dashboard.house import Visit
 from relevo.dashboard.places import Place
 from relevo.db.pool import every, first
@@ -63,11 +61,14 @@ async def call(visit: Visit) -> Response:
     call_id = visit.request.path_params["call_id"]
     async with visit.house.database.transaction(read_only=True) as connection:
         found = await first(connection, statement("dashboard", "call"), {"call_id": call_id})
+        tools = await every(connection, statement("dashboard", "tool_calls"), {"call_id": call_id})
     if found is None:
         raise UnknownName("there is no such call", fix="see the list of calls")
     times = ("decided_at", "first_message_at", "started_at", "answered_at", "hung_up_at", "ended_at", "last_message_at")
-    course = sorted((found[name], name) for name in times if found[name] is not None)
-    return visit.page("call.html", call=found, course=course)
+    course: list[tuple[datetime, str, Any]] = [(found[name], name, None) for name in times if found[name] is not None]
+    course += [(tool["at"], tool["name"], tool) for tool in tools]
+    course.sort(key=lambda each: each[0])
+    return visit.page("call.html", call=found, course=course, written=_written)
 
 
 async def audit(visit: Visit) -> Response:
@@ -89,20 +90,6 @@ async def export(visit: Visit) -> Response:
         writer.writerow([_cell(told[name]) for name in columns])
     headers = {"content-disposition": f'attachment; filename="relevo-audit-{visit.now:%Y%m%dT%H%M%SZ}.csv"'}
     return Response(text.getvalue(), headers=headers, media_type="text/csv; charset=utf-8")
-
-
-async def settings(visit: Visit) -> Response:
-    """Limits, flag readers, and who is signed in."""
-    signed_in = await sessions.listed(visit.house.database, visit.now) if visit.may(Role.ADMIN) else []
-    return visit.page(
-        "settings.html",
-        limits=[limit for limit in judging.LIMITS if limit.go is not None],
-        flag_state=visit.house.flags.state,
-        version=visit.house.version,
-        place=visit.house.database.place,
-        sources=visit.house.mapping.sources,
-        sessions=signed_in,
-    )
 
 
 async def _audited(visit: Visit, word: str, before: str, most: int) -> list[dict[str, Any]]:
@@ -138,5 +125,4 @@ PLACES = (
     Place("GET", "/calls/{call_id:path}", Role.VIEWER, call),
     Place("GET", "/audit", Role.VIEWER, audit),
     Place("GET", "/audit.csv", Role.VIEWER, export),
-    Place("GET", "/settings", Role.VIEWER, settings),
 )

@@ -6,6 +6,7 @@ import logging
 import sys
 import traceback
 from collections import Counter
+from typing import BinaryIO
 
 import structlog
 from pydantic_core import to_json
@@ -37,9 +38,9 @@ class Errors:
         self._counted.update(counted)
 
 
-def configure() -> Errors:
-    """Send everything that this process logs, its libraries included, to standard error as JSON lines; returns what
-    counts the errors among it."""
+def configure(to: BinaryIO | None = None) -> Errors:
+    """Send everything that this process logs, its libraries included, to standard error as JSON lines, or to ``to``;
+    returns what counts the errors among it."""
     errors = Errors()
     structlog.configure(
         processors=[
@@ -49,7 +50,7 @@ def configure() -> Errors:
             _render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        logger_factory=structlog.BytesLoggerFactory(to or sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_Libraries()], level=logging.WARNING, force=True)
