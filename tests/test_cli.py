@@ -209,6 +209,7 @@ GROUPS_TOLD_ELSEWHERE = {
         "nps",
         "report",
         "rollout",
+        "simulate",
     ),
     *("templates", "tokens", "vapi"),
 }
