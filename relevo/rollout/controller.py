@@ -114,11 +114,11 @@ async def watch(database: Database, now: datetime, held: Lease | None = None) ->
         if held is not None:
             await held.hold(connection)
         rollout = await open_rollout(connection)
-        for finding in _findings(rollout):
+        for finding in findings(rollout):
             await note(connection, finding, now)
 
 
-def _findings(rollout: Rollout | None) -> tuple[Finding, Finding]:
+def findings(rollout: Rollout | None) -> tuple[Finding, Finding]:
     """What somebody must hear of where the rollout stands."""
     degraded, waits = Finding("rollout.degraded", "healthy"), Finding("rollout.waits", "healthy")
     if rollout is None:
