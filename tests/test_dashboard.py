@@ -102,7 +102,7 @@ async def test_a_viewer_changes_nothing(house: House) -> None:
     viewer = Visitor(house.served).sign_in(house.viewer)
     (tenant,) = await verified(house.database, 1)
     for path in ("/extend", "/rollback", f"/tenants/{tenant}/to/v2"):
-        assert viewer.ask("POST", path, {"points": "10", "seen": str(version)}).status == 403
+        assert viewer.ask("POST", path, {"points": "10", "seen": f"v{version}"}).status == 403
     assert (await get(house.database)).version == version
     assert "/rollback" not in viewer.page("/")
 
@@ -168,7 +168,7 @@ async def test_another_site_does_nothing_in_somebodys_name(
 ) -> None:
     listed = await verified(house.database)
     version = await put(house.database, True, 0, listed)
-    answer = operator.ask("POST", "/rollback", {"seen": str(version)}, headers)
+    answer = operator.ask("POST", "/rollback", {"seen": f"v{version}"}, headers)
     assert answer.status == 403
     assert (await get(house.database)).version == version
 
@@ -291,12 +291,12 @@ async def test_rollback_to_zero_shows_who_goes_back_and_leaves_nobody_on_v2(hous
     version = await put(house.database, True, 5, listed)
     asked = visible(operator.page("/rollback"))
     assert "go back to v1" in asked
-    answer = operator.ask("POST", "/rollback", {"seen": str(version), "reason": "3 in the morning"})
+    answer = operator.ask("POST", "/rollback", {"seen": f"v{version}", "reason": "3 in the morning"})
     assert answer.status == 303, answer.body
     flag = await get(house.database)
     assert (flag.enabled, flag.percentage, flag.enabled_tenants) == (False, 0, frozenset())
     (entry,) = await rows(house.database, "SELECT actor, action, reason FROM relevo.audit_log ORDER BY id DESC LIMIT 1")
-    assert entry["action"] == "flag.change"
+    assert entry["action"] == "rollback.total"
     assert entry["reason"] == "3 in the morning"
     assert entry["actor"].endswith("(operator)")
     assert "3 in the morning" in operator.page("/audit?q=morning")
@@ -307,7 +307,7 @@ async def test_extending_does_what_was_shown(house: House, operator: Visitor) ->
     asked = visible(operator.page("/extend?points=25"))
     then = re.search(r"Tenants on v2 0 / \d+ (\d+) / (\d+)", asked)
     assert then
-    answer = operator.ask("POST", "/extend", {"points": "25", "seen": str(version)})
+    answer = operator.ask("POST", "/extend", {"points": "25", "seen": f"v{version}"})
     assert answer.status == 303, answer.body
     flag = await get(house.database)
     assert (flag.enabled, flag.percentage) == (True, 25)
@@ -317,7 +317,7 @@ async def test_extending_does_what_was_shown(house: House, operator: Visitor) ->
 async def test_extending_a_flag_that_was_changed_meanwhile_is_refused(house: House, operator: Visitor) -> None:
     seen = await put(house.database, False, 0, [])
     version = await put(house.database, True, 3, [])
-    answer = operator.ask("POST", "/extend", {"points": "10", "seen": str(seen)})
+    answer = operator.ask("POST", "/extend", {"points": "10", "seen": f"v{seen}"})
     assert answer.status == 409
     assert (await get(house.database)).version == version
 
@@ -325,7 +325,7 @@ async def test_extending_a_flag_that_was_changed_meanwhile_is_refused(house: Hou
 @pytest.mark.parametrize("points", ["", "11", "-10", "1e1", "99999999999999999999"])
 async def test_a_step_of_another_size_is_refused(house: House, operator: Visitor, points: str) -> None:
     version = (await get(house.database)).version
-    assert operator.ask("POST", "/extend", {"points": points, "seen": str(version)}).status == 400
+    assert operator.ask("POST", "/extend", {"points": points, "seen": f"v{version}"}).status == 400
     assert (await get(house.database)).version == version
 
 

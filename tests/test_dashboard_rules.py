@@ -11,11 +11,24 @@ from typing import get_args
 import pytest
 
 from relevo.access.roles import Role
-from relevo.dashboard import judging, overview, records, rooms, signing_in, tenants, wording
+from relevo.dashboard import (
+    acting,
+    in_force,
+    judging,
+    overview,
+    records,
+    rooms,
+    signing_in,
+    strip,
+    tenants,
+    wheel,
+    wording,
+)
 from relevo.dashboard.places import Place
 from relevo.metrics.health import Health
 from relevo.metrics.latency import Histogram
 from relevo.migration import states
+from relevo.rollout import gate, state
 
 DASHBOARD = Path(rooms.__file__).parent
 
@@ -26,6 +39,9 @@ NEEDED: dict[tuple[str, str], Role | None] = {
     ("POST", "/extend"): Role.OPERATOR,
     ("GET", "/rollback"): Role.OPERATOR,
     ("POST", "/rollback"): Role.OPERATOR,
+    ("GET", "/rollout/{action}"): Role.OPERATOR,
+    ("POST", "/rollout/{action}"): Role.OPERATOR,
+    ("POST", "/alerts/ack"): Role.OPERATOR,
     ("GET", "/tenants"): Role.VIEWER,
     ("GET", "/tenants/{tenant}"): Role.VIEWER,
     ("GET", "/tenants/{tenant}/to/{version}"): Role.OPERATOR,
@@ -43,7 +59,14 @@ NEEDED: dict[tuple[str, str], Role | None] = {
     ("POST", "/preferences"): None,
     ("POST", "/sessions/end"): Role.ADMIN,
 }
-PLACES: tuple[Place, ...] = (*overview.PLACES, *tenants.PLACES, *records.PLACES, *signing_in.PLACES)
+PLACES: tuple[Place, ...] = (
+    *overview.PLACES,
+    *acting.PLACES,
+    *tenants.PLACES,
+    *records.PLACES,
+    *in_force.PLACES,
+    *signing_in.PLACES,
+)
 
 
 def test_every_place_has_a_row_in_the_matrix() -> None:
@@ -101,6 +124,8 @@ def test_every_sentence_is_said_in_spanish() -> None:
         said |= set(re.findall(r'\bt\("([^"]*)"', text))
         for table in re.findall(r"\bt\((\{[^}]*\})", text):
             said |= set(re.findall(r': "([^"]*)"', table))
+    said |= {*wheel.LABELS, *wheel.REFUSALS.values(), *strip.LABELS.values(), *get_args(gate.Verdict)}
+    said |= {*get_args(state.State)}
     said |= {limit.label for limit in judging.LIMITS} | {span.label for span in overview.SPANS.values()}
     said |= {*get_args(states.State), *(role.label for role in Role), *get_args(judging.Grade)} - {"none"}
     assert len(said) > 150

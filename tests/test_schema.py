@@ -269,6 +269,7 @@ async def test_every_statement_prepares(sampled: Database) -> None:
         "alerts",
         "report",
         "sessions",
+        "checklist",
         "dashboard",
     ):
         for name in statements(folder):

@@ -282,7 +282,9 @@ async def test_who_comes_as_a_group_is_done_goes_with_the_next() -> None:
     grouped = Grouped(write, most=2, at_once=1, within_s=1)
     for number in range(20):
         async with asyncio.timeout(5):
-            assert (await grouped.put(asked(str(number)))).call_id == str(number)
+            stands = await grouped.put(asked(str(number)))
+            assert stands is not None
+            assert stands.call_id == str(number)
 
 
 async def test_one_message_that_cannot_be_stored_takes_no_other_with_it() -> None:

@@ -17,7 +17,7 @@ from relevo.access.door import Door
 from relevo.access.keyring import Caller
 from relevo.access.roles import Role
 from relevo.access.sessions import Session
-from relevo.clock import Clock
+from relevo.clock import Clock, system_clock
 from relevo.dashboard import assets, wording
 from relevo.db.pool import Database
 from relevo.errors import Unauthorized, UsageError
@@ -49,6 +49,8 @@ class House:
     version: str
     leaving: Callable[[], bool]
     """Whether the server is about to stop: then streams end by themselves."""
+    wall: Clock = system_clock
+    """By which people are signed in, also while a rehearsal's ``clock`` runs faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ class Visit:
             "now": self.now,
             "asset": assets.address,
             "ago": lambda at: wording.ago(self.language, at, self.now),
+            "ahead": lambda at: wording.ahead(self.language, at, self.now),
             "moment": wording.moment,
             "whole": wording.whole,
             "percent": wording.percent,

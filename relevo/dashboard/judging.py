@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Literal
 
 from relevo.dashboard import wording
 from relevo.metrics.health import Health
+from relevo.rollout import plan
+from relevo.rollout.plan import Metric
+
+USUAL = timedelta(hours=24)
+"""The window that is judged where nobody chose one."""
 
 Grade = Literal["good", "warning", "bad", "none"]
 Verdict = Literal["healthy", "issues", "no_data"]
@@ -24,13 +30,13 @@ class Limit:
     go: float | None = None  # good below this; a count is good at 0
     no_go: float | None = None  # No-Go above this
     beyond_go: Literal["bad", "warning", "by no-go"] = "by no-go"
-    counted: bool = False  # a count: good only at 0
+    counted: bool = False  # a count: good up to ``go`` itself
 
     def grade(self, value: float | None) -> Grade:
         """What a value is; none where nothing was measured, or there is no limit."""
         if value is None or self.go is None:
             return "none"
-        if value <= 0 if self.counted else value < self.go:
+        if value <= self.go if self.counted else value < self.go:
             return "good"
         if self.beyond_go != "by no-go":
             return self.beyond_go
@@ -41,12 +47,14 @@ class Limit:
         """The limits, as they are shown beside the value."""
         if self.go is None:
             return ""
-        go = "Go: 0" if self.counted else f"Go: < {self._shown(self.go)}"
+        go = f"Go: {'≤ ' if self.go else ''}{self._shown(self.go)}" if self.counted else f"Go: < {self._shown(self.go)}"
         told = [go] if self.no_go is None else [go, f"No-Go: > {self._shown(self.no_go)}"]
         return " · ".join(each.replace(" ", wording.UNBROKEN) for each in told)
 
     def _shown(self, value: float) -> str:
-        return wording.percent(value, 0) if self.written is wording.percent else self.written(value)
+        if self.written is not wording.percent:
+            return self.written(value)
+        return f"{round(100 * value, 2):g}{wording.UNBROKEN}%"
 
 
 LIMITS = (
@@ -62,6 +70,15 @@ LIMITS = (
 BY_NAME = {limit.name: limit for limit in LIMITS}
 
 
+def in_force(limits: Mapping[Metric, plan.Limit] | None) -> tuple[Limit, ...]:
+    """The limits with Go and No-Go as a rollout's plan has them; None: the specification's."""
+    given: Mapping[str, plan.Limit] = {} if limits is None else {str(name): limit for name, limit in limits.items()}
+    return tuple(
+        replace(each, go=given[each.name].go, no_go=given[each.name].no_go) if each.name in given else each
+        for each in LIMITS
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """One figure as it is shown."""
@@ -73,7 +90,7 @@ class Figure:
     counts: str  # what a rate was counted from; empty for what is a count itself
 
 
-def figures(health: Health) -> list[Figure]:
+def figures(health: Health, limits: Sequence[Limit] = LIMITS) -> list[Figure]:
     """All figures of a version, in the order of the table."""
     counted = {
         "error_rate": (health.errors, health.total_calls),
@@ -81,7 +98,7 @@ def figures(health: Health) -> list[Figure]:
     }
     measured = dict.fromkeys(("avg_latency_ms", "p50_latency_ms", "p95_latency_ms"), health.measured_calls)
     told = []
-    for limit in LIMITS:
+    for limit in limits:
         value = getattr(health, limit.name)
         counts = ""
         if limit.name in counted:
@@ -92,14 +109,11 @@ def figures(health: Health) -> list[Figure]:
     return told
 
 
-def verdict(v2: Health) -> Verdict:
-    """The specification's badge: v2's error rate below 2 % and its p95 below 800 ms. Without a measured call nothing
-    is healthy, and nothing wrong either."""
+def verdict(v2: Health, limits: Sequence[Limit] = LIMITS) -> Verdict:
+    """The specification's badge: v2's error rate and its p95 below Go, 2 % and 800 ms where no plan says otherwise.
+    Without a measured call nothing is healthy, and nothing wrong either."""
+    go = {limit.name: limit.go or 0.0 for limit in limits}
     if v2.error_rate is None or v2.p95_latency_ms is None:
         return "issues" if v2.errors else "no_data"
-    good = v2.error_rate < _go("error_rate") and v2.p95_latency_ms < _go("p95_latency_ms")
+    good = v2.error_rate < go["error_rate"] and v2.p95_latency_ms < go["p95_latency_ms"]
     return "healthy" if good else "issues"
-
-
-def _go(name: str) -> float:
-    return BY_NAME[name].go or 0.0

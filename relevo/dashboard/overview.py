@@ -9,13 +9,15 @@ from typing import Any
 from starlette.responses import Response
 
 from relevo.access.roles import Role
-from relevo.dashboard import judging, steering
-from relevo.dashboard.house import Visit, to
+from relevo.alerts.incidents import incidents
+from relevo.dashboard import acting, judging
+from relevo.dashboard.house import Visit
 from relevo.dashboard.places import Place
-from relevo.dashboard.steering import STEPS, Step
+from relevo.dashboard.steering import STEPS
+from relevo.dashboard.strip import Strip, strip
 from relevo.db.pool import Connection, every, first
 from relevo.db.statements import statement
-from relevo.errors import UnknownName, UsageError, nearest
+from relevo.errors import UnknownName, nearest
 from relevo.flags.evaluate import VOICE_AGENT_V2
 from relevo.metrics.latency import middle_of
 from relevo.metrics.reading import VERSIONS, health
@@ -58,6 +60,15 @@ class Button:
     refused: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Band:
+    """A phase behind the charts."""
+
+    name: str
+    since: datetime
+    until: datetime
+
+
 async def show(visit: Visit) -> Response:
     """The overview."""
     named = visit.asked("window", USUAL)
@@ -72,9 +83,12 @@ async def show(visit: Visit) -> Response:
         if standing is None:
             raise UnknownName("the flag's row is gone", fix="run: relevo db up")
         found = await health(connection, window)
+        wrong = await incidents(connection)
         alerts = await every(connection, statement("dashboard", "alerts"), {"since": visit.now - _ALERTS_FOR})
         points = await _series(connection, span, window)
-    verdict = judging.verdict(found["v2"])
+        rollout = await strip(connection, visit.now)
+    limits = judging.in_force(rollout.rollout.plan.limits if rollout and rollout.runs else None)
+    verdict = judging.verdict(found["v2"], limits)
     share = 100 * standing["on_v2"] / standing["total"] if standing["total"] else 0.0
     return visit.page(
         "overview.html",
@@ -85,12 +99,17 @@ async def show(visit: Visit) -> Response:
         standing=standing,
         share=share,
         verdict=verdict,
-        cards=[(version, judging.figures(found[version])) for version in VERSIONS],
+        cards=[(version, judging.figures(found[version], limits)) for version in VERSIONS],
         calls=sum(each.total_calls for each in found.values()),
+        incidents=wrong,
         alerts=alerts,
+        strip=rollout,
+        bands=_bands(rollout, window.since, visit.now),
+        done=visit.asked("done") if visit.asked("done") in acting.DONE else "",
+        entry=visit.asked("entry") if visit.asked("entry").isdecimal() else "",
         points=points,
         buttons=_buttons(share, verdict),
-        limits=judging.BY_NAME,
+        limits={limit.name: limit for limit in limits},
     )
 
 
@@ -108,6 +127,19 @@ def _buttons(share: float, verdict: judging.Verdict) -> list[Button]:
             refused = "fewer than 25 points are left"
         told.append(Button(points, refused))
     return told
+
+
+def _bands(found: Strip | None, since: datetime, now: datetime) -> list[Band]:
+    """The phases of the newest rollout that touch the window."""
+    if found is None:
+        return []
+    ended = found.rollout.finished_at or now
+    bands = [
+        Band(each.phase.name, max(each.asked_at, since), each.ended_at or ended)
+        for each in found.stretches
+        if each.asked_at is not None
+    ]
+    return [band for band in bands if band.until > band.since]
 
 
 async def _series(connection: Connection, span: Span, window: Window) -> list[Point]:
@@ -131,52 +163,4 @@ async def _series(connection: Connection, span: Span, window: Window) -> list[Po
     return points
 
 
-async def ask_extend(visit: Visit) -> Response:
-    """What extending would change, and for whom."""
-    return await _ask(visit, Step("extend", _points(visit.asked("points"))))
-
-
-async def extend(visit: Visit) -> Response:
-    """Put more tenants on v2."""
-    sent = await visit.form()
-    await _take(visit, Step("extend", _points(sent.get("points", ""))), sent.get("seen", ""), sent.get("reason"))
-    return to("/?done=extend")
-
-
-async def ask_roll_back(visit: Visit) -> Response:
-    """What the total rollback would change, and for whom."""
-    return await _ask(visit, Step("roll_back"))
-
-
-async def roll_back(visit: Visit) -> Response:
-    """Everybody back on v1."""
-    sent = await visit.form()
-    await _take(visit, Step("roll_back"), sent.get("seen", ""), sent.get("reason"))
-    return to("/?done=rollback")
-
-
-async def _ask(visit: Visit, step: Step) -> Response:
-    found = await steering.outlook(visit.house, step)
-    async with visit.house.database.transaction(read_only=True) as connection:
-        v2 = (await health(connection, Window.last(SPANS[USUAL].length, visit.now)))["v2"]
-    return visit.page("confirm_step.html", step=step, found=found, verdict=judging.verdict(v2))
-
-
-async def _take(visit: Visit, step: Step, seen: str, reason: str | None) -> None:
-    version = int(seen) if seen.isascii() and seen.isdigit() and len(seen) < 19 else -1
-    await steering.take(visit.house, step, seen=version, actor=visit.caller.actor, reason=reason or None)
-
-
-def _points(written: str) -> int:
-    if written not in map(str, STEPS):
-        raise UsageError(f"a step has {' or '.join(map(str, STEPS))} points", fix="go back to the overview")
-    return int(written)
-
-
-PLACES = (
-    Place("GET", "/", Role.VIEWER, show),
-    Place("GET", "/extend", Role.OPERATOR, ask_extend),
-    Place("POST", "/extend", Role.OPERATOR, extend),
-    Place("GET", "/rollback", Role.OPERATOR, ask_roll_back),
-    Place("POST", "/rollback", Role.OPERATOR, roll_back),
-)
+PLACES = (Place("GET", "/", Role.VIEWER, show),)

@@ -10,9 +10,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from relevo.access import sessions
 from relevo.access.roles import Role
-from relevo.dashboard import judging
 from relevo.dashboard.house import Visit
 from relevo.dashboard.places import Place
 from relevo.db.pool import every, first
@@ -91,20 +89,6 @@ async def export(visit: Visit) -> Response:
     return Response(text.getvalue(), headers=headers, media_type="text/csv; charset=utf-8")
 
 
-async def settings(visit: Visit) -> Response:
-    """Limits, flag readers, and who is signed in."""
-    signed_in = await sessions.listed(visit.house.database, visit.now) if visit.may(Role.ADMIN) else []
-    return visit.page(
-        "settings.html",
-        limits=[limit for limit in judging.LIMITS if limit.go is not None],
-        flag_state=visit.house.flags.state,
-        version=visit.house.version,
-        place=visit.house.database.place,
-        sources=visit.house.mapping.sources,
-        sessions=signed_in,
-    )
-
-
 async def _audited(visit: Visit, word: str, before: str, most: int) -> list[dict[str, Any]]:
     if before and not (before.isascii() and before.isdigit() and len(before) < 19):
         raise UsageError("this is no entry of the log", fix="go back to the first page")
@@ -138,5 +122,4 @@ PLACES = (
     Place("GET", "/calls/{call_id:path}", Role.VIEWER, call),
     Place("GET", "/audit", Role.VIEWER, audit),
     Place("GET", "/audit.csv", Role.VIEWER, export),
-    Place("GET", "/settings", Role.VIEWER, settings),
 )

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.routing import BaseRoute, Route
 
-from relevo.dashboard import assets, overview, records, signing_in, tenants
+from relevo.dashboard import acting, assets, in_force, overview, records, signing_in, tenants
 from relevo.dashboard.house import House
 from relevo.dashboard.live import Pulse
 from relevo.dashboard.places import Place, route
@@ -21,4 +21,12 @@ def open_rooms(house: House) -> tuple[list[BaseRoute], Callable[[], Awaitable[No
 
 def places(pulse: Pulse) -> tuple[Place, ...]:
     """Every place there is, with the role it needs."""
-    return (*overview.PLACES, *tenants.PLACES, *records.PLACES, *signing_in.PLACES, *pulse.places)
+    return (
+        *overview.PLACES,
+        *acting.PLACES,
+        *tenants.PLACES,
+        *records.PLACES,
+        *in_force.PLACES,
+        *signing_in.PLACES,
+        *pulse.places,
+    )

@@ -58,3 +58,12 @@ def ago(language: str, at: datetime | None, now: datetime) -> str:
         if seconds >= size:
             return say(language, "{span} ago", span=words.format(n=seconds // size))
     return say(language, "just now")
+
+
+def ahead(language: str, at: datetime, now: datetime) -> str:
+    """How long until then, in its largest unit."""
+    seconds = max(0, int((at - now).total_seconds()))
+    for size, words in _STEPS:
+        if seconds >= size:
+            return say(language, "in {span}", span=words.format(n=seconds // size))
+    return say(language, "just now")

@@ -27,18 +27,18 @@ class Grouped:
 
     def __init__(self, write: Write, *, most: int, at_once: int, within_s: float) -> None:
         self._write, self._most, self._at_once, self._within_s = write, most, at_once, within_s
-        self._waiting: deque[tuple[Message, asyncio.Future[Standing]]] = deque()
+        self._waiting: deque[tuple[Message, asyncio.Future[Standing | None]]] = deque()
         self._draining = 0
         self._under_way: set[asyncio.Task[None]] = set()
 
-    def put(self, message: Message) -> asyncio.Future[Standing]:
-        """The pin that stands, once the message is stored.
+    def put(self, message: Message) -> asyncio.Future[Standing | None]:
+        """The pin that stands, once the message is stored; None: the one given.
 
         Raises TimeoutError when that takes too long, or what the database raised: then nothing was stored.
         """
         if len(self._waiting) >= _MOST_WAITING:
             raise DatabaseUnreachable("too many calls wait to be written", fix="check the database")
-        done: asyncio.Future[Standing] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[Standing | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((message, done))
         if self._draining < self._at_once:
             self._draining += 1
@@ -60,7 +60,7 @@ class Grouped:
         finally:
             self._draining -= 1  # at once: a task that is as good as over takes nothing more
 
-    async def _store(self, group: list[tuple[Message, asyncio.Future[Standing]]]) -> None:
+    async def _store(self, group: list[tuple[Message, asyncio.Future[Standing | None]]]) -> None:
         try:
             async with asyncio.timeout(self._within_s):
                 standing = await self._write([message for message, _ in group])
@@ -87,10 +87,10 @@ class Grouped:
         else:
             for message, done in group:
                 if not done.done():
-                    done.set_result(standing[message.call_id])  # every call that was given has a pin then
+                    done.set_result(standing.get(message.call_id))
 
 
-def _fail(done: asyncio.Future[Standing], error: Exception) -> None:
+def _fail(done: asyncio.Future[Standing | None], error: Exception) -> None:
     if not done.done():
         done.set_exception(error)
         done.exception()  # whoever waited may be gone

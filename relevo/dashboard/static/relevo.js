@@ -26,7 +26,7 @@ const hear = () => {
     const back = live.dataset.state === "lost" || live.dataset.state === "stale";
     heardAt = new Date(beat.at);
     show("live", live.dataset.liveText);
-    const topics = back ? ["figures", "flag", "alerts", "run", "audit"] : beat.topics;
+    const topics = back ? ["figures", "flag", "rollout", "alerts", "run", "audit"] : beat.topics;
     topics.forEach((topic) => body.dispatchEvent(new Event("relevo:" + topic)));
   };
   stream.onerror = lost;
@@ -54,13 +54,22 @@ const colours = () => {
   return {
     text: style.color,
     line: dark ? "#3a4656" : "#dfe3e8",
+    bands: dark ? ["#5aa9ff14", "#5aa9ff2e"] : ["#0b5cad0d", "#0b5cad24"],
     sides: dark ? ["#9aa7b8", "#5aa9ff"] : ["#616c7a", "#0b5cad"],
     limits: dark ? ["#4cc38a", "#ff8080"] : ["#2b7a4b", "#c92a2a"],
   };
 };
 
+// Phases of the rollout, as the list beneath the charts has them.
+const bands = () =>
+  [...document.querySelectorAll("#bands li")].map((each) => [
+    { name: each.textContent.split(":")[0], xAxis: Date.parse(each.dataset.from) },
+    { xAxis: Date.parse(each.dataset.until) },
+  ]);
+
 const option = (element, points) => {
-  const { text, line, sides, limits } = colours();
+  const { text, line, sides, limits, bands: shades } = colours();
+  const phases = bands().map(([from, until], place) => [{ ...from, itemStyle: { color: shades[place % 2] } }, until]);
   const [first, second] = COLUMNS[element.dataset.chart];
   const unit = element.dataset.unit;
   const marks = element.dataset.limits.split(";").filter(Boolean).map((each, place) => {
@@ -74,6 +83,9 @@ const option = (element, points) => {
     connectNulls: false,
     lineStyle: { width: 2, type: side ? "solid" : "dashed" },
     data: points.map((point) => [point.at, point.values[side ? second : first]]),
+    markArea: side && phases.length
+      ? { silent: true, label: { color: text, fontSize: 10, position: "insideBottom" }, data: phases }
+      : undefined,
     markLine: side && marks.length
       ? { silent: true, symbol: "none", label: { formatter: "{b} {c}", position: "insideEndTop" }, data: marks }
       : undefined,

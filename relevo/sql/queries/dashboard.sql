@@ -33,9 +33,13 @@ SELECT t.id::text AS id, t.name FROM {tenants} AS t WHERE t.id::text = ANY (%(id
 -- extend --
 UPDATE public.feature_flags SET enabled = true, percentage = %(percentage)s WHERE name = %(name)s
 
--- roll_back --
--- The total rollback of the specification: off, nothing by percentage, and nobody left in the cohort.
-UPDATE public.feature_flags SET enabled = false, percentage = 0, enabled_tenants = '{{}}' WHERE name = %(name)s
+-- size_at --
+SELECT relevo.tenants_at(%(percentage)s) AS size
+
+-- cohort_of --
+-- Who would be on v2 when so many shall be, by the rollout's order.
+SELECT relevo.cohort_of(%(id)s, %(size)s, f.enabled_tenants, f.disabled_tenants) AS tenants
+FROM public.feature_flags AS f WHERE f.name = 'voice_agent_v2'
 
 -- alerts --
 SELECT id, type, title, message, action, created_at FROM public.rollout_alerts
@@ -200,6 +204,9 @@ ORDER BY id DESC LIMIT %(most)s
 -- What changes when something worth looking at again has happened.
 SELECT (SELECT version FROM public.feature_flags WHERE name = %(name)s) AS flag,
        (SELECT max(id) FROM relevo.audit_log) AS audit,
-       (SELECT max(id) FROM public.rollout_alerts) AS alerts,
+       (SELECT md5(coalesce((SELECT max(id) FROM public.rollout_alerts)::text, '')
+                   || coalesce(string_agg(i.id || i.severity || (i.acked_at IS NOT NULL), ',' ORDER BY i.id), ''))
+        FROM relevo.incidents AS i WHERE i.resolved_at IS NULL) AS alerts,
+       (SELECT r.id || '.' || r.revision FROM relevo.rollouts AS r ORDER BY r.id DESC LIMIT 1) AS rollout,
        (SELECT md5(string_agg(s.step || s.cursor::text || (s.finished_at IS NOT NULL), ',' ORDER BY s.step, s.worker))
         FROM relevo.run_steps s JOIN relevo.runs r ON r.id = s.run_id WHERE r.state = 'running') AS run

@@ -231,3 +231,8 @@ FROM counted c
 LEFT JOIN (SELECT hour, version, array_agg(bucket) AS buckets, array_agg(calls) AS bucket_calls
            FROM bucket GROUP BY hour, version) AS b USING (hour, version)
 ORDER BY c.hour, c.version
+
+-- compress_time --
+-- From now on this database's present is ``since``, and runs ``times`` as fast.
+INSERT INTO relevo.compressed_time AS t (real_since, since, times) VALUES (clock_timestamp(), %(since)s, %(times)s)
+ON CONFLICT (only_one) DO UPDATE SET real_since = excluded.real_since, since = excluded.since, times = excluded.times
