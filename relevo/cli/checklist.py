@@ -43,7 +43,7 @@ async def checklist(*, common: Common = ORDINARY) -> Answer:
     if standing is None:
         raise Refused("no rollout is complete, so nothing is due yet", fix="see: relevo rollout status")
     late = any(line.overdue for line in standing.lines)
-    return Answer(_data(standing), _table(standing), 1 if late else 0)
+    return Answer(data(standing), table(standing), 1 if late else 0)
 
 
 @app.command
@@ -124,7 +124,8 @@ def _signed(in_force: Settings, body: bytes) -> Mapping[str, str]:
     }
 
 
-def _data(standing: Standing) -> dict[str, Any]:
+def data(standing: Standing) -> dict[str, Any]:
+    """The checklist for machines."""
     return {
         "rollout": standing.rollout_id,
         "completed_at": standing.completed_at,
@@ -151,8 +152,9 @@ def _item(line: Line) -> dict[str, Any]:
     }
 
 
-def _table(standing: Standing) -> Table:
-    table = Table(
+def table(standing: Standing) -> Table:
+    """The checklist for people."""
+    rows = Table(
         "stage",
         "item",
         "state",
@@ -165,6 +167,6 @@ def _table(standing: Standing) -> Table:
         state = Text("overdue" if line.overdue else line.state, style="red" if line.overdue else _COLOURS[line.state])
         shown, stage = line.item.stage if line.item.stage != stage else "", line.item.stage
         who = line.done.name if line.done else "relevo" if line.item.check else "(sign)"
-        table.add_row(shown, line.item.name, state, f"{line.due_at:%m-%d %H:%M}", Text(who), Text(line.evidence))
-    table.title = f"the rollout was complete at {standing.completed_at:%Y-%m-%d %H:%M} UTC"
-    return table
+        rows.add_row(shown, line.item.name, state, f"{line.due_at:%m-%d %H:%M}", Text(who), Text(line.evidence))
+    rows.title = f"the rollout was complete at {standing.completed_at:%Y-%m-%d %H:%M} UTC"
+    return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -12,19 +13,21 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
-from rich.console import Console, Group
+from rich.console import Console, ConsoleRenderable, Group
 from rich.text import Text
 
-from relevo.cli import db, mirror, move, report, sample
+from relevo.cli import checklist, db, mirror, move, report, sample
 from relevo.cli.frame import ERR, ORDINARY, OUT, Answer, Common
 from relevo.cli.rehearsing import View, claims_text, heard_table
 from relevo.cli.serve import assembled
 from relevo.db.embedded import EmbeddedServer
 from relevo.errors import UsageError, nearest
-from relevo.migration.mapping import DEFAULT as MAPPING
+from relevo.migration.mapping import CONTACT_FIELDS
 from relevo.rehearsal import scenario as scenarios
 from relevo.rehearsal.scenario import SCENARIOS, Checked, Scenario
 from relevo.rehearsal.stage import Stage, staged
+from relevo.report import ticking
+from relevo.report.ticking import Standing
 from relevo.serving import logs
 
 Step = tuple[str, Callable[[Common], Awaitable[Answer]]]
@@ -77,13 +80,17 @@ async def demo(
     server = EmbeddedServer(home)
     console = ERR if common.json else OUT
     try:
+        _end_as_by_ctrl_c()
         logs.configure((home / "serve.log").open("ab", buffering=0))
         ERR.print("starting a PostgreSQL of its own …")
         address = await asyncio.to_thread(server.keep)
-        steps = await _moved(replace(common, database_url=address.url), chosen, console)
+        common = replace(common, database_url=address.url, config=_configured(home))
+        steps = await _moved(common, chosen, console)
         data: dict[str, Any] = {"scenario": chosen.name, "steps": steps}
         if steps[-1]["status"] == 0:
-            data |= await _rehearsed(address.url, home, chosen, times or chosen.times, keep, console)
+            data |= await _rehearsed(common, home, chosen, times or chosen.times, keep, console)
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
     finally:
         await asyncio.to_thread(server.destroy)
         await asyncio.to_thread(shutil.rmtree, home)
@@ -91,6 +98,23 @@ async def demo(
     lasted = time.monotonic() - began
     ending = f"{'done' if success else 'not as it must be'}, in {lasted:.1f} s; the database is gone again"
     return Answer({"success": success, **data, "duration_seconds": round(lasted, 1)}, ending, int(not success))
+
+
+def _end_as_by_ctrl_c() -> None:
+    """Whoever is ended or loses the terminal cleans up, too."""
+    task = asyncio.current_task()
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        if task is not None:
+            asyncio.get_running_loop().add_signal_handler(each, task.cancel)
+
+
+def _configured(home: Path) -> Path:
+    """The rehearsal's own relevo.toml, which stands in for one that may lie where we were called: the sample's v1 knows
+    how its clients are reached."""
+    file = home / "relevo.toml"
+    fields = "".join(f'{name} = "{name}"\n' for name in CONTACT_FIELDS)
+    file.write_text(f"[source.tenants.fields]\n{fields}", encoding="utf-8")
+    return file
 
 
 async def _moved(common: Common, chosen: Scenario, console: Console) -> list[dict[str, Any]]:
@@ -108,25 +132,28 @@ async def _moved(common: Common, chosen: Scenario, console: Console) -> list[dic
 
 
 _SHORT: tuple[Step, ...] = (
-    ("A v1 database: 90 tenants", lambda common: sample.load(common=common)),
+    ("A v1 database: 90 tenants", lambda common: sample.load(calls=8_000, common=common)),
     ("The move", lambda common: move.migrate(common=replace(common, json=True))),
 )
 
 
 async def _rehearsed(
-    url: str, home: Path, chosen: Scenario, times: float, keep: bool, console: Console
+    common: Common, home: Path, chosen: Scenario, times: float, keep: bool, console: Console
 ) -> dict[str, Any]:
+    mapping, url = common.mapping(), common.database_url or ""
     console.rule(f"[bold]The rollout: {chosen.sentence}", align="left")
     view = View(console)
-    async with staged(url, home, assembled, view.told, times) as stage:
+    async with staged(url, home, mapping, assembled, view.told, times, chosen.calls_a_day) as stage:
         _announce(stage, console)
         with view:
             view.stage = stage
             checked = await scenarios.play(stage, chosen)
         heard = await scenarios.heard(stage)
-        made = await report.made(stage.database, MAPPING, stage.clock())
+        made = await report.made(stage.database, stage.mapping, stage.clock())
         brought = Text("\nWhat v2 has brought", "bold")
-        console.print(Group(heard_table(heard), brought, report.table(made), *_verdict(checked)))
+        left = await _left(stage)
+        due: list[ConsoleRenderable] = [Text("\nWhat is left to do", "bold"), checklist.table(left)] if left else []
+        console.print(Group(heard_table(heard), brought, report.table(made), *due, *_verdict(checked)))
         if keep:
             await _stay(stage, console)
         return {
@@ -136,7 +163,14 @@ async def _rehearsed(
             "traffic": stage.traffic.tally.as_json() if stage.traffic else None,
             "messages": [asdict(each) for each in stage.inbox.posts],
             "report": report.as_json(made),
+            "checklist": checklist.data(left) if left else None,
         }
+
+
+async def _left(stage: Stage) -> Standing | None:
+    """The checklist; None where no rollout is complete."""
+    async with stage.database.transaction() as connection:
+        return await ticking.look(connection, stage.clock())
 
 
 def _verdict(checked: list[Checked]) -> list[Text]:

@@ -15,7 +15,6 @@ from relevo.errors import RelevoError
 from relevo.flags import writing
 from relevo.flags.writing import Author
 from relevo.metrics.record import Version
-from relevo.migration.mapping import DEFAULT as MAPPING
 from relevo.migration.steps import backup as backups
 from relevo.rehearsal.stage import HEALTHY, Manners, Stage, healthy
 from relevo.rollback import data
@@ -55,6 +54,7 @@ class Scenario:
     play: Play
     claims: tuple[Claim, ...]
     times: float = 7_200.0  # as fast as the real clock
+    calls_a_day: float = 1_234.0  # of all tenants, as in the specification's status update
 
 
 ALWAYS = (
@@ -73,9 +73,7 @@ async def _healthy(stage: Stage) -> Facts:
         pass
     if stage.state == "Paused":  # the longest hold, without evidence enough: a human decides
         stage.tell("act", "the product owner looks at the figures and takes the next phase: promote --force")
-        author = Author("ana", "the figures are good, only few")
-        await operating.promote(stage.database, author, stage.clock(), force=True)
-        await stage.look()
+        await stage.promote(Author("ana", "the figures are good, only few"))
         return await _healthy(stage)
     await stage.until(lambda: bool(stage.inbox.of("email")), 10)
     return {}
@@ -125,14 +123,16 @@ async def _carrier(stage: Stage) -> Facts:
 async def _restart(stage: Stage) -> Facts:
     await stage.take_phase("expansion")
     await stage.pass_hours(0.25)
-    since = system_clock()
+    since, away_from = system_clock(), stage.clock()
     stage.tell("act", "the database is stopped, while calls go on")
     server = EmbeddedServer(stage.home)
     await asyncio.to_thread(server.stop)
+    await stage.pass_hours(0.2)
+    away_until = stage.clock()
     await asyncio.to_thread(server.keep)
     stage.tell("act", "the database is back")
     await stage.pass_hours(0.75)
-    return {"since": since}
+    return {"since": since, "away_from": away_from, "away_until": away_until}
 
 
 async def _slack(stage: Stage) -> Facts:
@@ -152,7 +152,7 @@ async def _corrupt(stage: Stage) -> Facts:
     await stage.pass_hours(1)
     newest = (await backups.listed(stage.database))[0]
     stage.tell("act", f"ana goes back to the backup of {newest.created_at:%H:%M:%S}: rollback --level data")
-    done = await data.run(stage.database, MAPPING, data.Request(newest, ANA.actor, ANA.reason))
+    done = await data.run(stage.database, stage.mapping, data.Request(newest, ANA.actor, ANA.reason))
     stage.tell("note", f"restored in {done.duration_seconds:.1f} s, for {len(done.affected_tenants)} tenants")
     await stage.pass_hours(2)
     return {}
@@ -201,6 +201,7 @@ SCENARIOS: Mapping[str, Scenario] = {
                 Claim("no phase was shorter than its plan", "claim_all_phases"),
             ),
             9_000.0,
+            600.0,
         ),
         Scenario(
             "v2-fails",
@@ -237,8 +238,9 @@ SCENARIOS: Mapping[str, Scenario] = {
             "database-restart",
             "The database restarts in the middle: calls are answered all the same",
             _restart,
-            (Claim("the database was restarted", "claim_restarted"),),
+            (Claim("calls came in while the database was away, and were answered", "claim_restarted"),),
             600.0,
+            3_000.0,
         ),
         Scenario(
             "slack-down",
@@ -289,7 +291,8 @@ async def check(stage: Stage, claims: tuple[Claim, ...], facts: Facts) -> list[C
     counted = {version: tally.of(version).calls if tally else 0 for version in ("v1", "v2")}
     arrived = {channel: len(stage.inbox.of(channel)) for channel in ("slack", "pagerduty", "email")}
     calls = {"calls": tally.calls if tally else 0}
-    params = {"sick": "", "chosen": "", "since": system_clock(), **calls, **counted, **arrived, **facts}
+    unknown = {"sick": "", "chosen": "", "since": None, "away_from": None, "away_until": None}
+    params = {**unknown, **calls, **counted, **arrived, **facts}
     checked = []
     for claim in (*ALWAYS, *claims):
         try:

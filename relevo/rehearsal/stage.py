@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -21,10 +21,9 @@ from relevo.access.roles import Role
 from relevo.clock import Clock, CompressedClock, system_clock
 from relevo.db.pool import Database
 from relevo.db.statements import statement
-from relevo.errors import Refused, RelevoError
+from relevo.errors import Refused, RelevoError, SomebodyWasFaster
 from relevo.flags.writing import Author
 from relevo.metrics.record import Version
-from relevo.migration.mapping import DEFAULT as MAPPING
 from relevo.migration.mapping import SourceMapping
 from relevo.rehearsal.inbox import PAGERDUTY, SLACK, Inbox, Post
 from relevo.rollout import operating
@@ -48,6 +47,7 @@ _LOOKS_EVERY_S = 0.1
 _GIVES_UP_AFTER_S = 90.0
 _CALL_S = 90.0  # as v1's calls last
 _CANARIES = 3
+_TRIES = 10
 _BUSY_CALLS = 40
 """Open calls at which the machine does not keep up, and the clock slows down: else waiting would look like hours."""
 _SLOWEST = 300.0
@@ -97,6 +97,7 @@ class Stage:
     inbox: Inbox
     told: Callable[[Told], None]
     home: Path
+    mapping: SourceMapping
     address: str = ""
     token: str = ""
     manners: Manners = healthy
@@ -127,8 +128,9 @@ class Stage:
 
     @property
     def canary(self) -> list[str]:
-        """Tenants with calls enough to tell: those next to the busiest ten."""
-        fit = [each for each in self.candidates if each.unverified is None]
+        """Tenants who are called often enough to tell: those next to the busiest ten."""
+        called = {line.tenant_id for line in self.lines}
+        fit = [each for each in self.candidates if each.unverified is None and each.tenant_id in called]
         return [each.tenant_id for each in sorted(fit, key=_busiest_first)[10 : 10 + _CANARIES]]
 
     async def begin(self) -> None:
@@ -136,20 +138,27 @@ class Stage:
         that as a person would, and say so."""
         plan = with_canary(replace(plans.DEFAULT, promotion="automatic"), self.canary)
         try:
-            await operating.start(self.database, plan, MAPPING.fill(), PROMOTER, self.clock, force=False)
+            await operating.start(self.database, plan, self.mapping.fill(), PROMOTER, self.clock, force=False)
         except Refused as refused:
             self.tell("note", f"start refused: {refused}; started with --force")
             author = replace(PROMOTER, reason="v2 is meant to be better than v1 is")
-            await operating.start(self.database, plan, MAPPING.fill(), author, self.clock, force=True)
+            await operating.start(self.database, plan, self.mapping.fill(), author, self.clock, force=True)
 
     async def take_phase(self, name: str) -> None:
         """A person takes phase after phase, without waiting for holds, until this one is reached."""
         await self.until(lambda: self.state == "Progressing")
         while self.phase != name:
-            author = Author("ana", "rehearsal: straight to this phase")
-            await operating.promote(self.database, author, self.clock(), force=True)
-            await self.look()
+            await self.promote(Author("ana", "rehearsal: straight to this phase"))
             await self.until(lambda: self.state in ("Progressing", "Healthy"))
+
+    async def promote(self, author: Author) -> None:
+        """A person takes the next phase; where the controller was just faster, they look and try again."""
+        for _ in range(_TRIES):
+            with contextlib.suppress(SomebodyWasFaster):
+                await operating.promote(self.database, author, self.clock(), force=True)
+                break
+            await self._next_look()
+        await self.look()
 
     async def until(self, happens: Callable[[], bool], within_s: float = _GIVES_UP_AFTER_S) -> bool:
         """Wait until it happens; False when it did not within so many real seconds."""
@@ -180,15 +189,14 @@ class Stage:
             self.told(Told("move", each["at"], f"{where} (phase {each['phase'] + 1}, by {each['actor']}){why}"))
         self._seen = len(transitions)
 
-    async def call_in(self) -> None:
-        """Callers begin to call, as many and whom they called in v1's history."""
+    async def call_in(self, calls_a_day: float) -> None:
+        """Callers begin to call those whom they called in v1's history, and who answered there."""
         volume = {each.tenant_id: each.calls_per_day for each in self.candidates}
         self.lines = [
             replace(line, weight=max(volume[line.tenant_id], 0.01))
-            for line in await lines.of_tenants(self.database, self.clock)
-            if line.tenant_id in volume and _answers(line.tenant_id, self.candidates)
+            for line in await lines.of_tenants(self.database, self.clock, answered=True)
+            if line.tenant_id in volume
         ]
-        rate = sum(line.weight for line in self.lines) / 86_400
         credentials = Credentials(hmac_secret=SECRET, hmac_signs_time=False)
         rng = Random(7)  # noqa: S311 - a rehearsal must repeat; nothing is secret
         self.traffic = Traffic(
@@ -200,7 +208,9 @@ class Stage:
             real_s=self.clock.real_s,
         )
         await self.traffic.__aenter__()
-        self._flowing = asyncio.create_task(self.traffic.flow(self.lines, Flow(rate, None, None, _CALL_S)))
+        self._flowing = asyncio.create_task(
+            self.traffic.flow(self.lines, Flow(calls_a_day / 86_400, None, None, _CALL_S))
+        )
 
     async def hang_up(self) -> None:
         """No call comes in any more, and those that are going on end."""
@@ -250,11 +260,6 @@ def _busiest_first(candidate: Candidate) -> tuple[float, str]:
     return -candidate.calls_per_day, candidate.tenant_id
 
 
-def _answers(tenant_id: str, candidates: Sequence[Candidate]) -> bool:
-    """Whether the tenant has a configuration that could be moved: others have nothing to say, on v1 neither."""
-    return any(each.tenant_id == tenant_id and each.unverified is None for each in candidates)
-
-
 def settings_of(url: str, inbox: Inbox) -> Settings:
     """The settings of the stage: nothing of the environment, whose Slack is a real one."""
     return Settings.model_construct(
@@ -275,30 +280,38 @@ def _secret(text: str) -> SecretStr:
 
 @asynccontextmanager
 async def staged(
-    url: str, home: Path, assemble: Assembling, told: Callable[[Told], None], times: float
+    url: str,
+    home: Path,
+    mapping: SourceMapping,
+    assemble: Assembling,
+    told: Callable[[Told], None],
+    times: float,
+    calls_a_day: float,
 ) -> AsyncIterator[Stage]:
     """The stage on a database that has been moved, served and called, for the length of the block."""
     clock = CompressedClock(system_clock(), times)
+    # Not waiting for the disk: in compressed time its milliseconds are minutes, and nothing here survives its end.
+    url = f"{url}{'&' if '?' in url else '?'}options=-c%20synchronous_commit%3Doff"
 
     def arrived(post: Post) -> None:
         told(Told("message", clock(), f"{post.channel}: {post.headline}"))
 
     async with AsyncExitStack() as stack:
         inbox = await stack.enter_async_context(Inbox(arrived).open())
-        database = await stack.enter_async_context(Database(url))
-        stage = Stage(database, clock, times, inbox, told, home)
+        database = await stack.enter_async_context(Database(url, wait_s=3.0))
+        stage = Stage(database, clock, times, inbox, told, home, mapping)
         await stage.set_pace(times)
         made = await tokens.create(
             database, Role.ADMIN, name="demo", expires_at=None, clock=system_clock, actor="the demo", reason="demo"
         )
         stage.token = made.secret
-        stage.candidates = await operating.candidates(database, MAPPING.fill(), clock())
+        stage.candidates = await operating.candidates(database, stage.mapping.fill(), clock())
         app, readiness = await stack.enter_async_context(
-            assemble(database, settings_of(url, inbox), MAPPING, clock, PACE)
+            assemble(database, settings_of(url, inbox), mapping, clock, PACE)
         )
         stage.address = await stack.enter_async_context(server.beside(app, server.listen("127.0.0.1", 0), readiness))
         looking = asyncio.create_task(stage.keep_looking())
         stack.callback(looking.cancel)
-        await stage.call_in()
+        await stage.call_in(calls_a_day)
         stack.push_async_callback(stage.hang_up)
         yield stage

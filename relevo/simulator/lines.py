@@ -31,8 +31,11 @@ def named(numbers: Iterable[str]) -> list[Line]:
     return [Line(None, None, each) if _PHONE.fullmatch(each) else Line(None, each, None) for each in numbers]
 
 
-async def of_tenants(database: Database, clock: Clock, tenants: Collection[str] | None = None) -> list[Line]:
-    """The line of every active tenant whose number is its own alone, or of the named ones.
+async def of_tenants(
+    database: Database, clock: Clock, tenants: Collection[str] | None = None, *, answered: bool = False
+) -> list[Line]:
+    """The line of every active tenant whose number is its own alone, or of the named ones. ``answered``: only of those
+    to whose callers v1 has something to say.
 
     Raises UnknownName for a tenant that does not exist, and Refused where nobody can be called.
     """
@@ -50,7 +53,10 @@ async def of_tenants(database: Database, clock: Clock, tenants: Collection[str] 
         if tenants is None or tenant in tenants:
             for entry in entries:
                 line = _line(entry)
-                if entry.active and tenant not in found and _leads_to(known, line) == entry.config_id:
+                if not entry.active or tenant in found or _leads_to(known, line) != entry.config_id:
+                    continue
+                said = await known.said(entry, "v1") if answered else None
+                if not answered or (said is not None and said.system_prompt):
                     found[tenant] = line
     lacking = sorted(set(tenants or ()) - found.keys())
     if lacking or not found:

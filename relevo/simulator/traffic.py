@@ -103,7 +103,7 @@ class Traffic:
 
     async def __aenter__(self) -> Self:
         """Opens the connections."""
-        connector = aiohttp.TCPConnector(limit=200, keepalive_timeout=4.0)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4.0)
         self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         return self
 

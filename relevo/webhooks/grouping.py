@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import psycopg
 import structlog
@@ -19,7 +20,7 @@ _MOST_WAITING = 20_000
 
 _log = structlog.get_logger()
 
-Write = Callable[[Sequence[Message]], Awaitable[dict[str, Standing]]]
+Write = Callable[[Sequence[Message]], Coroutine[Any, Any, dict[str, Standing]]]
 
 
 class Grouped:
@@ -30,6 +31,7 @@ class Grouped:
         self._waiting: deque[tuple[Message, asyncio.Future[Standing | None]]] = deque()
         self._draining = 0
         self._under_way: set[asyncio.Task[None]] = set()
+        self._left: set[asyncio.Task[dict[str, Standing]]] = set()  # too late, and not yet given up by the driver
 
     def put(self, message: Message) -> asyncio.Future[Standing | None]:
         """The pin that stands, once the message is stored; None: the one given.
@@ -49,8 +51,8 @@ class Grouped:
 
     async def finish(self) -> None:
         """Wait for what is under way."""
-        while self._under_way:
-            await asyncio.wait(self._under_way)
+        while self._under_way or self._left:
+            await asyncio.wait({*self._under_way, *self._left})
 
     async def _drain(self) -> None:
         try:
@@ -62,8 +64,7 @@ class Grouped:
 
     async def _store(self, group: list[tuple[Message, asyncio.Future[Standing | None]]]) -> None:
         try:
-            async with asyncio.timeout(self._within_s):
-                standing = await self._write([message for message, _ in group])
+            standing = await self._written([message for message, _ in group])
         except TimeoutError as error:
             _log.error("calls not stored in time", calls=len(group))
             group += self._waiting  # they have waited as long
@@ -88,6 +89,27 @@ class Grouped:
             for message, done in group:
                 if not done.done():
                     done.set_result(standing.get(message.call_id))
+
+    async def _written(self, messages: Sequence[Message]) -> dict[str, Standing]:
+        """What was written. Raises TimeoutError on time, whatever the write is at then: to cancel what a server hangs
+        on takes the driver seconds more, and a caller does not have them."""
+        writing = asyncio.create_task(self._write(messages))
+        try:
+            done, _ = await asyncio.wait({writing}, timeout=self._within_s)
+        finally:
+            if not writing.done():
+                writing.cancel()
+                self._left.add(writing)
+                writing.add_done_callback(self._left.discard)
+                writing.add_done_callback(_ignored)
+        if not done:
+            raise TimeoutError
+        return writing.result()
+
+
+def _ignored(task: asyncio.Task[dict[str, Standing]]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def _fail(done: asyncio.Future[Standing | None], error: Exception) -> None:

@@ -99,9 +99,13 @@ SELECT count(*) > 0 AND coalesce(bool_and(state = 'sent'), false) AS holds,
 FROM relevo.outbox WHERE notice = 'team_rollback'
 
 -- claim_restarted --
--- Calls were pinned before the database went away and after it was back.
-SELECT pg_postmaster_start_time() > %(since)s::timestamptz AS holds,
-       format('the database runs since %%s', to_char(pg_postmaster_start_time(), 'HH24:MI:SS')) AS found
+-- Calls were pinned while the database was away, and stored once it was back.
+SELECT pg_postmaster_start_time() > %(since)s::timestamptz AND count(*) > 0 AS holds,
+       format('%%s calls came in while it was away; it runs since %%s', count(*),
+              to_char(pg_postmaster_start_time(), 'HH24:MI:SS')) AS found
+FROM relevo.calls
+WHERE decided_at BETWEEN %(away_from)s::timestamptz AND %(away_until)s::timestamptz AND (report).rank = 4
+      AND call_id LIKE 'sim-%%'
 
 -- claim_human_kept --
 -- What a human decided stood: the rollout paused at once, moved nobody until they resumed it, and then went on.
