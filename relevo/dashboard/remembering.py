@@ -58,11 +58,11 @@ class Remembered:
         return known
 
     async def _count(self, name: str, key: Hashable, count: Count[T]) -> Known[T]:
-        asked_at = self._clock()
+        asked_at, before = self._clock(), self._known.get(name)
         async with self._counting[name]:
             known = self._known.get(name)
-            if known is not None and known.key == key and known.at >= asked_at:  # counted while we waited
-                return known
+            if known is not None and known is not before and known.key == key and known.at >= asked_at:
+                return known  # begun while we waited
             at = self._clock()
             what, size = await count()
             known = self._known[name] = Known(what, key, size, at)
