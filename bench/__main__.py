@@ -10,13 +10,14 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import calls, dashboard, flags, memory, mirror, move, profile, record, restore, router, serve
+from bench import calls, dashboard, flags, memory, mirror, move, profile, record, restore, rollout, router, serve
 from bench.figures import Figure, table
 from bench.place import place
 
 ROUNDS = 3
-EVERYTHING = (
-    "move", "mirror", "memory", "calls", "profile", "flags", "serve", "restore", "record", "router", "dashboard"
+PARTS = (
+    "move", "mirror", "memory", "calls", "profile", "flags", "serve", "restore", "record", "router", "tick", "rollback",
+    "dashboard",
 )  # fmt: skip
 
 
@@ -43,7 +44,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="a million configurations, three million calls")
     parser.add_argument(
         "--only",
-        choices=EVERYTHING,
+        choices=PARTS,
         help="one part alone",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="store the figures")
@@ -56,7 +57,7 @@ async def _measured(options: argparse.Namespace) -> tuple[list[Figure], list[pro
     sizes = (10_000, 100_000, 1_000_000) if options.full else (10_000, 100_000)
     many = options.calls or (3_000_000 if options.full else 300_000)
     with place() as server:
-        for part in (options.only,) if options.only else EVERYTHING:
+        for part in (options.only,) if options.only else PARTS:
             print(f"measuring: {part} …", file=sys.stderr)
             match part:
                 case "move":
@@ -75,6 +76,10 @@ async def _measured(options: argparse.Namespace) -> tuple[list[Figure], list[pro
                     )
                 case "router":
                     figures += await router.compare(server, ROUNDS)
+                case "tick":
+                    figures += await rollout.ticks(server)
+                case "rollback":
+                    figures += await rollout.rollbacks(server)
                 case "serve":
                     figures += await serve.compare(server, ROUNDS)
                 case "record":

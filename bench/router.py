@@ -81,6 +81,12 @@ async def compare(place: Place, rounds: int) -> list[Figure]:
                         [await _asked(*bare, asking), await _asked(*worker, asking), await _asked(*worker, reporting)]
                         for _ in range(rounds)
                     ]
+                with serving(url, env={"RELEVO_VAPI_SECRET": SECRET}) as another:
+                    two = [worker, (another.port, another.process.pid)]
+                    both = [
+                        await asyncio.gather(*(_asked(*each, asking, CONNECTIONS // 2) for each in two))
+                        for _ in range(rounds)
+                    ]
             pgbench = max(_pgbench(place, name, found) for _ in range(rounds))
     floor, best, told = (max(each, key=lambda run: run.per_second) for each in zip(*runs, strict=True))
     what = f"assistant-request, durable pin, {CONNECTIONS} connections"
@@ -89,6 +95,14 @@ async def compare(place: Place, rounds: int) -> list[Figure]:
         Figure(what, best.per_second, route, floor.per_second, "req/s", least=0.4),
         Figure(f"{what}: 99th percentile", best.p99_ms, route, floor.p99_ms, "ms"),
         Figure(f"{what}: processor time", best.cpu_us, route, floor.cpu_us, "µs/req"),
+        Figure(
+            "processor time, two workers at once",
+            min(sum(run.cpu_us for run in runs) / 2 for runs in both),
+            "one worker",
+            best.cpu_us,
+            "µs/req",
+            most=1.2,
+        ),
         Figure(
             "end-of-call-report recorded",
             told.per_second,
@@ -125,7 +139,7 @@ def _bare(answer: bytes) -> Iterator[tuple[int, int]]:
             process.wait()
 
 
-async def _asked(port: int, pid: int, templates: list[bytes]) -> Run:
+async def _asked(port: int, pid: int, templates: list[bytes], at_once: int = CONNECTIONS) -> Run:
     """Each connection asks again as soon as it was answered."""
     loop = asyncio.get_running_loop()
     load = _Load(templates, loop.create_future(), next(_runs))
@@ -135,7 +149,7 @@ async def _asked(port: int, pid: int, templates: list[bytes]) -> Run:
             break
         except OSError:
             await asyncio.sleep(0.05)
-    for _ in range(CONNECTIONS - 1):
+    for _ in range(at_once - 1):
         connections.append(await loop.create_connection(lambda: _Client(load), "127.0.0.1", port))
     used_s, began = _cpu_s(pid), time.perf_counter()
     for _transport, client in connections:

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 
 from relevo.db import migrations
 from relevo.db.pool import Database
@@ -21,6 +22,10 @@ from tests.servers import Server, programs_of, running
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 OWNER = "relevo_owner"  # no superuser: Relevo never needs one
+
+# How long it takes to think of an example tells of the machine, which others use too, and not of what is tested.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 _numbers = itertools.count()
 

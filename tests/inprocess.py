@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from relevo import settings
 from relevo.cli import recording
@@ -32,7 +32,7 @@ NOW = BEGAN + timedelta(minutes=5)
 class Asked:
     """The application, and the moment it believes it is."""
 
-    app: FastAPI
+    app: ASGIApp
     webhook: Webhook
     now: datetime
 
@@ -85,6 +85,6 @@ async def asking(database: Database, **chosen: Any) -> AsyncIterator[Asked]:
         return NOW if asked is None else asked.now
 
     async with Flags(database) as flags, webhook(database, flags, in_force, clock) as router:
-        asked = Asked(create_app("tests", Measures("tests"), routes=router.routes), router, NOW)
+        asked = Asked(create_app("tests", Measures("tests"), direct=router.routes), router, NOW)
         yield asked
     structlog.reset_defaults()

@@ -58,8 +58,11 @@ async def say(database: Database, *messages: Message, each: bool = False) -> dic
 
 async def pin(database: Database, *messages: Message) -> dict[str, Standing]:
     """Pin calls; returns the pins that stand."""
+    others = await record.pin(database, messages)
     async with database.transaction() as connection:
-        return await record.pin_calls(connection, messages)
+        standing = await record.pins_of(connection, [message.call_id for message in messages])
+    assert others.items() <= standing.items()
+    return standing
 
 
 def _split(messages: Iterable[Message], each: bool) -> list[list[Message]]:

@@ -15,7 +15,7 @@ from relevo.rollout import controller, operating
 from relevo.rollout.controller import Ticked
 from relevo.rollout.moving import Rollout, last_rollout
 from relevo.rollout.plan import DEFAULT, Plan
-from tests.conftest import change, value
+from tests.conftest import change, rows, value
 from tests.flags import row, settle
 
 BEGAN = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -104,3 +104,19 @@ async def audited(database: Database) -> list[str]:
         (),
     )
     return list(found)
+
+
+async def every_transition_follows_the_one_before(database: Database) -> list[str]:
+    """The chain of each rollout is whole, and audited link by link; returns all events."""
+    chain = await rows(database, "SELECT * FROM relevo.rollout_transitions ORDER BY id")
+    audited = await rows(database, "SELECT * FROM relevo.audit_log WHERE action LIKE 'rollout.%%' ORDER BY id", ())
+    events = [each["event"] for each in chain]
+    state: dict[int, str] = {}
+    for each in chain:
+        assert each["source"] == state.get(each["rollout_id"]), each
+        state[each["rollout_id"]] = each["target"]
+    assert [each["action"] for each in audited] == [f"rollout.{each}" for each in events]
+    assert [each["actor"] for each in audited] == [each["actor"] for each in chain]
+    changes = await value(database, "SELECT count(*) FROM relevo.audit_log WHERE action = 'flag.change'")
+    assert changes == (await row(database))["version"] - 1
+    return events

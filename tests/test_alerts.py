@@ -29,6 +29,7 @@ from relevo.metrics.health import Health
 from relevo.metrics.latency import Histogram
 from tests.commands import relevo, succeeds
 from tests.conftest import NOW, change, rows, value
+from tests.flags import row, settle, write
 from tests.recorded import reported, say
 from tests.wires import hook
 
@@ -287,6 +288,7 @@ async def test_bad_calls_open_an_incident_and_good_ones_end_it(ready: Database) 
         "v2.error_rate": "open",
         "v2.p95_latency": "nothing",
         "v2.breaker_opens": "nothing",
+        "v2.drift": "nothing",
     }
     assert (await watching.look(ready, NOW + LOOK))["v2.error_rate"] == "go_on"
     (listed,) = succeeds("alerts", "list", url=ready.url)
@@ -310,6 +312,33 @@ async def test_one_failed_first_call_wakes_nobody(ready: Database) -> None:
 async def test_slow_calls_open_an_incident(ready: Database) -> None:
     await calls(ready, NOW, good=ENOUGH_CALLS, bad=0, latency_ms=3000)
     assert (await watching.look(ready, NOW))["v2.p95_latency"] == "open"
+
+
+async def test_data_that_drifts_while_live_is_an_alert_and_moves_nobody(ready: Database) -> None:
+    found = await settle(ready, verified=3, unverified=0)
+    await write(ready, "enabled = true, enabled_tenants = %s", found.verified[:2])
+    drift = "UPDATE relevo.verifications SET state = %s WHERE business_id::text = %s"
+    await change(ready, drift, ("drifted", found.verified[2]))
+    assert (await watching.look(ready, NOW))["v2.drift"] == "nothing"  # v1 answers for it
+    await change(ready, drift, ("drifted", found.verified[0]))
+    assert (await watching.look(ready, NOW))["v2.drift"] == "open"
+    (incident,) = await rows(ready, "SELECT severity, message FROM relevo.incidents")
+    assert incident["severity"] == "warning"
+    assert incident["message"].startswith("1 tenant on v2 whose data is not what v1 says, " + found.verified[0])
+    assert (await row(ready))["enabled_tenants"] == found.verified[:2]
+    await change(ready, drift, ("matched", found.verified[0]))
+    await watching.look(ready, NOW + LOOK)
+    assert (await watching.look(ready, NOW + LOOK + QUIET_FOR))["v2.drift"] == "resolve"
+
+
+async def test_a_write_that_waits_long_for_a_live_tenant_is_drift_too(ready: Database) -> None:
+    found = await settle(ready, verified=2, unverified=0)
+    await write(ready, "enabled = true, enabled_tenants = %s", found.verified)
+    queue = """INSERT INTO relevo.mirror_queue (config_id, written_on, operation, reason, writer, queued_at)
+               SELECT id, 'v1', 'update', 'a lock', 'somebody', %s FROM public.voice_assistant_configs LIMIT 1"""
+    await change(ready, queue, (NOW - timedelta(minutes=1),))
+    assert (await watching.look(ready, NOW))["v2.drift"] == "nothing"
+    assert (await watching.look(ready, NOW + timedelta(minutes=15)))["v2.drift"] == "open"
 
 
 async def test_who_lost_the_lease_writes_nothing(ready: Database) -> None:

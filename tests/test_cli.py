@@ -197,7 +197,8 @@ TOLD_ELSEWHERE = {
     *("mirror install", "mirror remove", "mirror resolve"),
 }
 GROUPS_TOLD_ELSEWHERE = {
-    *("alerts", "complaints", "flags", "metrics", "notify", "report", "rollout", "templates", "tokens", "vapi")
+    *("alerts", "breakers", "checklist", "cleanup", "complaints", "flags", "metrics", "notify", "report", "rollout"),
+    *("templates", "tokens", "vapi"),
 }
 
 

@@ -33,8 +33,10 @@ PLAN = """
     rollout
     simulator
     report
+    cleanup
     dashboard
     serving
+    rehearsal
     __init__
     cli
     __main__
@@ -50,6 +52,9 @@ TIME_AND_CHANCE = {
     ("access/tokens.py", "secrets.token_hex"): "a token is chance and nothing else",
     ("access/sessions.py", "secrets.token_urlsafe"): "so is the cookie of a session",
     ("access/sessions.py", "secrets.token_hex"): "names a session to people",
+    ("clock.py", "time.monotonic"): "a compressed clock is read off the one that nobody sets back",
+    ("cli/simulate.py", "random.Random"): "dice with the seed that was handed in",
+    ("cli/checklist.py", "secrets.token_hex"): "names a test call, so that no other has its id",
     ("cli/demo.py", "time.monotonic"): "tells a person how long it took",
     ("cli/progress.py", "time.monotonic"): "draws rate and time left",
     ("cli/notify.py", "random.random"): "scatters who comes back after a failure",
@@ -63,6 +68,7 @@ TIME_AND_CHANCE = {
     ("migration/steps/backup.py", "uuid.uuid4"): "names a backup before the database knows of it",
     ("rollback/data.py", "time.monotonic"): "duration_seconds is a real duration",
     ("serving/envelope.py", "secrets.token_hex"): "tells one request from another in logs",
+    ("rehearsal/stage.py", "random.Random"): "dice with the seed that was handed in",
     ("simulator/world.py", "random.Random"): "dice with the seed that was handed in",
 }
 WATCHED = {
@@ -77,6 +83,7 @@ WATCHED = {
 
 # SQL outside relevo/sql, by file and how it begins, with the reason why it cannot be a file's statement.
 SQL_IN_PYTHON = {
+    ("cleanup/archive.py", "^COPY"): "what pg_restore prints, looked for",
     ("db/cluster.py", "CREATE ROLE"): "before there is a database to have statements for",
     ("db/cluster.py", "CREATE DATABASE"): "the same",
     ("db/migrations.py", "INSERT INTO relevo.schema_files"): "printed at the end of each migration file",

@@ -505,7 +505,7 @@ def with_slugs(server: Server, template: str) -> Iterator[str]:
     max_examples=12,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink would take minutes
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(edits=EDITS, discard=st.booleans())
 def test_whatever_was_edited_a_restore_is_exact_and_so_is_its_undo(

@@ -196,6 +196,14 @@ async def test_levels_1_and_2_pause_a_rollout(ready: Database) -> None:
     assert (await here.rollout()).standing.cause == "flag"
 
 
+async def test_level_2_in_a_rollout_that_is_smaller_already_takes_nobody(ready: Database) -> None:
+    here = await scene(ready)
+    await here.start(canary=3)
+    before = await state_of(ready)
+    done = await levels.partly_back(ready, 90, ANA, here.clock)
+    assert (await state_of(ready), done.affected_tenants, done.undo_command) == (before, [], None)
+
+
 async def test_what_the_controller_did_can_be_undone(ready: Database) -> None:
     here = await scene(ready)
     await here.start()

@@ -15,8 +15,10 @@ from relevo.db.lease import lease
 from relevo.db.pool import Database
 from relevo.errors import LeaseLost, Refused, SomebodyWasFaster
 from relevo.rollout import controller, operating
+from relevo.rollout import plan as plans
+from relevo.rollout.cohort import line_up
 from relevo.rollout.moving import move
-from relevo.rollout.plan import DEFAULT
+from relevo.rollout.plan import DEFAULT, parse
 from relevo.rollout.state import ARROWS
 from tests.commands import relevo
 from tests.conftest import change, rows, value
@@ -231,6 +233,40 @@ async def test_no_force_goes_over_a_failing_gate(ready: Database) -> None:
         await operating.promote(ready, ANA, here.now, force=True)
 
 
+async def test_nobody_joins_while_one_of_those_who_would_is_in_a_freeze_of_their_own_time(ready: Database) -> None:
+    here = await scene(ready, verified=30)
+    await change(
+        ready,
+        """CREATE OR REPLACE FUNCTION relevo.v1_tenants()
+           RETURNS TABLE (id uuid, vertical text, name text, time_zone text, email text, phone_number text)
+           LANGUAGE sql STABLE AS $$
+               SELECT b.id, b.vertical, b.name, CASE WHEN b.id = '{}' THEN 'America/Tijuana' ELSE 'America/Cancun' END,
+                      NULL, NULL FROM public.businesses b $$""".replace("{}", here.tenants[1]),
+    )
+    plan = parse('[[freeze]]\ndays = ["monday"]\nbegins = 06:00:00\nlasts = "1h"')  # 14:00 in Tijuana, UTC
+    here.now = here.now.replace(hour=14, minute=30)
+    with pytest.raises(Refused, match="in a freeze, which lasts until 2026-11-23 15:00"):
+        await here.start(plan, force=False)
+    here.now = here.now.replace(hour=11, minute=30)  # 06:30 in Cancun
+    with pytest.raises(Refused, match="in a freeze, which lasts until 2026-11-23 12:00"):
+        await here.start(plan, force=False)
+    here.now = here.now.replace(hour=12, minute=0)
+    await here.start(replace(plan, promotion="automatic"), force=False)
+    await here.tick(seconds=5)
+    await healthy(here)
+    await here.tick(hours=167)  # until monday again, 11:0x in Cancun
+    assert (await here.rollout()).standing.state == "Healthy"
+    frozen = await here.tick(seconds=1)
+    assert frozen is not None
+    assert frozen.move is None
+    with pytest.raises(Refused, match="in a freeze"):
+        await operating.promote(ready, ANA, here.now, force=False)
+    thawed = await here.tick(hours=1)
+    assert thawed is not None
+    assert thawed.move is not None
+    assert thawed.move.event == "promote"
+
+
 async def test_figures_that_cannot_be_read_promote_nobody(ready: Database) -> None:
     here = await scene(ready)
     await here.start(AUTOMATIC)
@@ -242,6 +278,46 @@ async def test_figures_that_cannot_be_read_promote_nobody(ready: Database) -> No
     assert (ticked.evaluation.verdict, ticked.move) == ("error", None)
     with pytest.raises(Refused, match="the gate says error"):
         await operating.promote(ready, ANA, here.now, force=True)
+
+
+async def test_a_phase_larger_than_a_list_is_a_share_of_the_tenants(
+    ready: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await value(ready, "SELECT relevo.largest_list()") == plans.LARGEST_LIST
+    monkeypatch.setattr(plans, "LARGEST_LIST", 10)
+    await change(
+        ready,
+        """CREATE OR REPLACE FUNCTION relevo.largest_list() RETURNS integer
+           LANGUAGE sql IMMUTABLE SET search_path = '' RETURN 10""",
+    )
+    here = await scene(ready, verified=40, unverified=4)
+    line = line_up(replace(DEFAULT, named=tuple(here.tenants[:2])), await operating.candidates(ready, SOURCE, here.now))
+    await here.start()
+    planned = [{each.tenant.tenant_id for each in line.order if each.phase <= phase} for phase in range(5)]
+    for phase, percentage in ((1, 0), (2, 25), (3, 50), (4, 100)):
+        await here.settle_into()
+        before = await who_is_on_v2(here)
+        assert before == planned[phase - 1]
+        await operating.promote(ready, ANA, here.now, force=True)
+        after = await who_is_on_v2(here)
+        assert before <= after == planned[phase]
+        assert ((await row(ready))["percentage"], len(await here.on_v2())) == (percentage, 5)
+    await here.settle_into()
+    here.now += timedelta(minutes=2)
+    await here.calls("v2", 2000, errors=80)
+    await here.calls("v1", 8000, errors=80)
+    await here.tick(seconds=1)
+    assert ((await here.rollout()).standing.cause, await who_is_on_v2(here)) == ("rollback", planned[3])
+    await write(ready, "percentage = 10")
+    assert ((await row(ready))["percentage"], await who_is_on_v2(here)) == (0, planned[1])
+    await write(ready, "percentage = 50")
+    assert ((await row(ready))["percentage"], await who_is_on_v2(here)) == (50, planned[3])
+
+
+async def who_is_on_v2(here: Scene) -> set[str]:
+    """By the flag's row."""
+    query = "SELECT id FROM relevo.active_tenants() AS t (id) WHERE public.should_use_voice_agent_v2(id)"
+    return {each["id"] for each in await rows(here.database, query)}
 
 
 # Humans at the flag ---------------------------------------------------------------------------------------------------

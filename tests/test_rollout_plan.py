@@ -153,3 +153,13 @@ def test_a_freeze_is_in_local_time_and_passes_midnight() -> None:
     assert frozen_until(plan, until - timedelta(minutes=1)) == until
     assert frozen_until(plan, until) is None
     assert frozen_until(replace(plan, freezes=()), friday) is None
+
+
+def test_a_freeze_is_over_when_it_is_over_for_everybody_who_would_join() -> None:
+    plan = parse('[[freeze]]\ndays = ["friday"]\nbegins = 18:00:00\nlasts = "12h"')
+    in_tijuana = datetime(2026, 11, 28, 2, tzinfo=UTC)  # friday, 18:00 there; 20:00 in Mexico City
+    assert frozen_until(plan, in_tijuana - timedelta(minutes=1), ["America/Tijuana"]) is None
+    until = frozen_until(plan, in_tijuana, ["America/Tijuana", "America/Cancun"])
+    assert until == datetime(2026, 11, 28, 14, tzinfo=UTC)
+    unknown = frozen_until(plan, in_tijuana, ["Nowhere/At_All", None, " ", "../etc"])
+    assert unknown == frozen_until(plan, in_tijuana) == datetime(2026, 11, 28, 12, tzinfo=UTC)

@@ -25,6 +25,7 @@ from relevo.rollout.state import (
     decide,
     may,
     shifted,
+    within,
 )
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -77,6 +78,7 @@ def test_without_a_pass_nobody_is_promoted(state: State, said: Evaluation) -> No
         (at("Progressing"), PASS, "pass"),
         (at("Progressing", hold_until=NOW + HOUR), PASS, None),
         (at("Progressing", due_at=NOW + HOUR), PASS, None),
+        (at("Progressing", due_at=NOW + HOUR, expires_at=NOW), PASS, "pass"),
         (at("Progressing", expires_at=NOW), INCONCLUSIVE, "expire"),
         (at("Progressing", expires_at=NOW), ERROR, "expire"),
         (at("Progressing", expires_at=NOW), PASS, "pass"),
@@ -131,6 +133,18 @@ def test_a_pause_costs_no_time() -> None:
     assert later.expires_at == NOW + 4 * HOUR
     assert (later.paused_at, later.cause) == (None, None)
     assert shifted(paused, NOW - HOUR).hold_until == paused.hold_until  # a clock that jumped back
+
+
+@given(st.integers(-400, 400), st.integers(-400, 400), st.integers(-400, 400))
+def test_no_timer_is_further_away_than_its_length_whatever_the_clock_did(hold: int, rest: int, due: int) -> None:
+    began = NOW + hold * HOUR
+    found = at("Progressing", hold_until=began, expires_at=began + abs(rest) * HOUR, due_at=NOW + due * HOUR)
+    capped = within(found, NOW, 4 * HOUR, 8 * HOUR, HOUR)
+    assert capped.hold_until == min(found.hold_until or NOW, NOW + 4 * HOUR)
+    assert capped.expires_at == min(found.expires_at or NOW, NOW + 8 * HOUR)
+    assert capped.due_at == min(found.due_at or NOW, NOW + HOUR)
+    assert capped.hold_until <= capped.expires_at
+    assert within(at("Paused", hold_until=began), NOW, 4 * HOUR, 8 * HOUR, HOUR).hold_until == began
 
 
 class Walk(RuleBasedStateMachine):

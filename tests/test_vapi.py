@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from relevo.cli.frame import Common
+from relevo.cli.move import preflight
 from relevo.db.pool import Database
 from relevo.errors import UnknownName, VapiRefused
-from relevo.migration import source
+from relevo.migration import runner, source
 from relevo.migration.mapping import DEFAULT
+from relevo.migration.run import Options
 from relevo.webhooks import numbers as bindings
 from relevo.webhooks import reconciling
 from relevo.webhooks.handlers import upstream
@@ -163,3 +166,43 @@ async def test_calls_of_which_no_report_came_are_looked_up_or_end_by_their_lengt
         ("known", "completed", "customer_hangup", False, 40_000),
         ("unknown", "failed", "unknown", True, None),
     ]
+
+
+async def test_a_tenant_whose_number_is_bound_does_not_go_to_v2(
+    sampled: Database, account: Account, at_vapi: StandIn
+) -> None:
+    tenant = (await lines(sampled))[0].tenant_id
+
+    async def faults() -> list[str]:
+        query = "SELECT why FROM relevo.unverified_tenants(ARRAY[%s])"
+        return [row["why"] for row in await rows(sampled, query, (tenant,))]
+
+    assert (await runner.migrate(sampled, Options(), actor="tests")).success
+    assert await faults() == []
+    async with upstream.session() as session:
+        await reconciling.look_at_numbers(sampled, Vapi(session, at_vapi.url, KEY), lambda: NOW)
+        assert [why for why in await faults() if "bound at Vapi" in why] == await faults() != []
+        for number in account.numbers.values():
+            number["assistantId"] = None
+        await reconciling.look_at_numbers(sampled, Vapi(session, at_vapi.url, KEY), lambda: NOW)
+        assert await faults() == []
+
+
+async def test_numbers_that_cannot_be_read_stay_as_they_were_seen(sampled: Database, at_vapi: StandIn) -> None:
+    async with upstream.session() as session:
+        await reconciling.look_at_numbers(sampled, Vapi(session, at_vapi.url, KEY), lambda: NOW)
+        await reconciling.look_at_numbers(sampled, Vapi(session, at_vapi.url, "a wrong key"), lambda: NOW)
+    assert len(await bindings.remembered(sampled)) == 3
+
+
+@pytest.mark.parametrize(("key", "code"), [(None, "binding_unknown"), (KEY, "numbers_bound")])
+async def test_preflight_tells_of_numbers_that_never_ask(
+    key: str | None, code: str, at_vapi: StandIn, sampled: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RELEVO_VAPI_API_URL", at_vapi.url)
+    if key is not None:
+        monkeypatch.setenv("RELEVO_VAPI_API_KEY", key)
+    answer = await preflight(common=Common(database_url=sampled.url))
+    (found,) = [each for each in answer.data["findings"] if each["code"] in ("binding_unknown", "numbers_bound")]
+    assert (found["severity"], found["code"]) == ("warning", code)
+    assert found["count"] == (3 if key else 1)

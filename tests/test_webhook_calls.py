@@ -152,7 +152,9 @@ async def test_a_whole_call_ends_as_it_should(
 
 
 @given(data=st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 async def test_any_order_with_any_message_twice_or_lost_makes_the_same_row(
     world: tuple[Database, Asked, list[Line]], data: st.DataObject
 ) -> None:

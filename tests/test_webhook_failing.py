@@ -19,6 +19,7 @@ from relevo.flags import writing
 from relevo.flags.writing import Author
 from relevo.webhooks.answers import TOOL_FAILED
 from tests.calling import SECRET, WEBHOOK, Line, asked, report, status, tool_calls
+from tests.commands import relevo, succeeds
 from tests.conftest import copied, load_sample, rows, value
 from tests.servers import Server, programs_of, running
 from tests.serving import serving
@@ -237,3 +238,14 @@ async def test_the_shadow_asks_v2_after_v1_has_answered(moved: tuple[str, Databa
         assert "assistant.model.messages" in seen["differs"]
         assert [each.json["message"]["call"]["id"] for each in shadowed.v2.received] == [call_id]
         assert (await shadowed.row(call_id))["version"] == "v1"
+
+
+def test_an_operator_keeps_a_breaker_open_and_lets_it_go(ready: Database) -> None:
+    url = ready.url
+    assert succeeds("breakers", "list", url=url) == []
+    forced = succeeds("breakers", "force", "v2", "open", "--reason", "v2 misbehaves", url=url)
+    assert (forced["version"], forced["state"], forced["forced"]) == ("v2", "open", True)
+    assert [each["state"] for each in succeeds("breakers", "list", url=url)] == ["open"]
+    assert not succeeds("breakers", "release", "v2", url=url)["forced"]
+    refused = relevo("breakers", "release", "v2", url=url)
+    assert (refused.status, "no breaker of v2 is forced" in refused.told) == (3, True)

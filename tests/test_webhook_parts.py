@@ -282,7 +282,9 @@ async def test_who_comes_as_a_group_is_done_goes_with_the_next() -> None:
     grouped = Grouped(write, most=2, at_once=1, within_s=1)
     for number in range(20):
         async with asyncio.timeout(5):
-            assert (await grouped.put(asked(str(number)))).call_id == str(number)
+            stands = await grouped.put(asked(str(number)))
+            assert stands is not None
+            assert stands.call_id == str(number)
 
 
 async def test_one_message_that_cannot_be_stored_takes_no_other_with_it() -> None:
@@ -297,3 +299,24 @@ async def test_one_message_that_cannot_be_stored_takes_no_other_with_it() -> Non
     waiting = [grouped.put(asked(name)) for name in ("a", "bad", "b")]
     done = await asyncio.gather(*waiting, return_exceptions=True)
     assert [isinstance(each, OSError) for each in done] == [False, True, False]
+
+
+async def test_no_call_waits_for_a_write_that_cannot_be_called_off() -> None:
+    let_go = asyncio.Event()
+
+    async def write(messages: Sequence[Message]) -> dict[str, Standing]:
+        if messages[0].call_id == "hangs":
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            await let_go.wait()  # as a driver does that asks a silent server to cancel
+        return {each.call_id: standing(each) for each in messages}
+
+    grouped = Grouped(write, most=10, at_once=1, within_s=0.05)
+    async with asyncio.timeout(5):
+        with pytest.raises(TimeoutError):
+            await grouped.put(asked("hangs"))
+        stored = await grouped.put(asked("the next"))
+        assert stored is not None
+        assert stored.call_id == "the next"
+        let_go.set()
+        await grouped.finish()

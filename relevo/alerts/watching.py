@@ -1,10 +1,12 @@
-"""Looks at v2's figures every minute. One process does it at a time, by a lease."""
+"""Looks at v2's figures, and at the data it speaks by, every minute. One process does it at a time, by a lease."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 import psycopg
 
@@ -13,7 +15,8 @@ from relevo.alerts.incident import Step
 from relevo.alerts.thresholds import ENOUGH_CALLS, RULES, WINDOWS, Finding, judge
 from relevo.clock import Clock
 from relevo.db.lease import Lease, lease
-from relevo.db.pool import Connection, Database
+from relevo.db.pool import Connection, Database, one
+from relevo.db.statements import statement
 from relevo.errors import LeaseHeld, RelevoError
 from relevo.metrics.health import Health
 from relevo.metrics.reading import health
@@ -21,6 +24,8 @@ from relevo.metrics.window import Window
 
 LEASE = "alerts"
 EVERY_S = 60.0
+DRIFT = "v2.drift"
+REPAIRED_WITHIN = timedelta(minutes=10)  # what dual write could not do is done again every few seconds
 _AGAIN_AFTER_S = 5.0
 
 
@@ -28,6 +33,9 @@ async def look(database: Database, now: datetime, held: Lease | None = None) -> 
     """Look once; by cause, what was done. ``held``: it counts only while this lease is ours. Raises LeaseLost."""
     async with database.transaction(read_only=True, snapshot=True) as connection:
         found = findings(await _windows(connection, now))
+        found.append(
+            drift(await one(connection, statement("alerts", "drift_on_v2"), {"before": now - REPAIRED_WITHIN}))
+        )
     async with database.transaction() as connection:
         if held is not None:
             await held.hold(connection)
@@ -37,6 +45,16 @@ async def look(database: Database, now: datetime, held: Lease | None = None) -> 
 def findings(windows: dict[timedelta, Health]) -> list[Finding]:
     """Every rule, on v2's figures by the length of their window."""
     return [judge(rule, windows) for rule in RULES]
+
+
+def drift(found: Mapping[str, Any]) -> Finding:
+    """Tenants that v2 answers for although their data is not what v1 says: told, and nobody is moved for it."""
+    if not found["tenants"]:
+        return Finding(DRIFT, "healthy")
+    many = f"{found['tenants']:,} tenants" if found["tenants"] > 1 else "1 tenant"
+    message = f"{many} on v2 whose data is not what v1 says, {found['first']} for one"
+    action = f"See: relevo why {found['first']}; mend: relevo mirror repair --drifted"
+    return Finding(DRIFT, "warning", "Voice Agent V2: Data Drifted While Live", message, action, dict(found))
 
 
 async def keep_watching(database: Database, clock: Clock, *, every_s: float = EVERY_S) -> None:

@@ -12,6 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from relevo.cli import vapi
 from relevo.cli.frame import ORDINARY, Answer, Common, TenantIds, WholeNumber, tenants
 from relevo.db import migrations
 from relevo.errors import UsageError
@@ -60,7 +61,10 @@ async def preflight(*, propose: Path | None = None, tenant_ids: TenantIds = None
         structure = await preflighting.structure(database, mapping)
         if not preflighting.blockers(structure):
             await preflighting.require_tenants(database, mapping, chosen)
-        findings = await preflighting.inspect(database, mapping, tenant_ids=chosen, free_bytes=common.free_bytes())
+        findings = [
+            *await preflighting.inspect(database, mapping, tenant_ids=chosen, free_bytes=common.free_bytes()),
+            *await vapi.findings(common),
+        ]
         place = database.place
     blocked = bool(preflighting.blockers(findings))
     table = Table("", "finding", "examples", "fix", title=f"Preflight of {place}", title_justify="left")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 from rich.console import Group
@@ -13,11 +13,14 @@ from rich.table import Table
 from relevo.cli.frame import ORDINARY, Answer, Common, WholeNumber
 from relevo.clock import system_clock
 from relevo.db import migrations
+from relevo.db.pool import Database
 from relevo.errors import UsageError
+from relevo.migration.mapping import SourceMapping
 from relevo.report import reading, telling
-from relevo.report.reading import V1
+from relevo.report.reading import V1, Report
 
 _LONGEST_DAYS = 3650
+_USUAL = timedelta(days=30)
 
 
 def register(parent: App) -> None:
@@ -37,25 +40,46 @@ async def report(
     for days in (before_days, after_days):
         if not 1 <= days <= _LONGEST_DAYS:
             raise UsageError(f"{days} days are no window", fix=f"give 1 to {_LONGEST_DAYS:,} days")
-    mapping = common.mapping()
+    windows = {"before": timedelta(days=before_days), "after": timedelta(days=after_days)}
+    async with common.database() as database:
+        found = await made(database, common.mapping(), system_clock(), **windows)
+    if html is not None:
+        try:
+            html.write_text(telling.page(found, value_per_booking), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write {html}: {error.strerror}", fix="name a file that can be written") from error
+    last = f"written to {html}" if html else "relevo report --html FILE writes it as a page, with plots and trades"
+    return Answer(telling.as_json(found, value_per_booking), Group(table(found), last))
+
+
+async def made(
+    database: Database,
+    mapping: SourceMapping,
+    now: datetime,
+    *,
+    before: timedelta = _USUAL,
+    after: timedelta = _USUAL,
+) -> Report:
+    """The report as of a moment. Raises SchemaMissing."""
     v1 = V1(
         mapping.calls.schema,
         mapping.calls.table,
         mapping.calls.rows(also=("outcome",)),
         mapping.tenants.rows(),
     )
-    windows = {"before": timedelta(days=before_days), "after": timedelta(days=after_days)}
-    async with common.database() as database, database.transaction(read_only=True, snapshot=True) as connection:
+    async with database.transaction(read_only=True, snapshot=True) as connection:
         await migrations.require(connection)
-        made = await reading.read(connection, v1, system_clock(), **windows)
-    if html is not None:
-        try:
-            html.write_text(telling.page(made, value_per_booking), encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"cannot write {html}: {error.strerror}", fix="name a file that can be written") from error
-    table = Table("metric", "before (v1)", "after (v2)", "improvement", "target", "met", "conclusion")
-    for row in telling.lines(made.overall):
-        table.add_row(*row)
-    told = "\n".join(f"- {doubt}" for doubt in telling.doubts(made))
-    last = f"written to {html}" if html else "relevo report --html FILE writes it as a page, with plots and trades"
-    return Answer(telling.as_json(made, value_per_booking), Group(table, "what cannot be concluded:", told, last))
+        return await reading.read(connection, v1, now, before=before, after=after)
+
+
+def table(found: Report) -> Group:
+    """The report for people."""
+    rows = Table("metric", "before (v1)", "after (v2)", "improvement", "target", "met", "conclusion")
+    for row in telling.lines(found.overall):
+        rows.add_row(*row)
+    return Group(rows, "what cannot be concluded:", "\n".join(f"- {doubt}" for doubt in telling.doubts(found)))
+
+
+def as_json(found: Report) -> dict[str, Any]:
+    """The report for machines."""
+    return telling.as_json(found, None)

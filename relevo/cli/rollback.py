@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Annotated
@@ -15,19 +16,33 @@ from relevo.cli import restoring
 from relevo.cli.frame import ORDINARY, Answer, Common, WholeNumber, tenants
 from relevo.clock import system_clock
 from relevo.db import migrations
+from relevo.db.pool import Database
 from relevo.errors import UsageError, nearest
 from relevo.flags.writing import Author
 from relevo.migration.steps import backup as backups
-from relevo.rollback import levels
+from relevo.rollback import cutting, levels
+from relevo.rollback.cutting import Cut, How
 from relevo.rollback.levels import WentBack
+from relevo.webhooks.handlers import upstream
+from relevo.webhooks.vapi import Vapi
 
 _LISTED = 5
 _EDITS = 10
+_CUT: Mapping[How, str] = MappingProxyType(
+    {
+        "transferred": "put through to a person of the business",
+        "ended": "ended with an apology",
+        "over": "over before we came",
+        "left": "left with v2, to their end:",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a level may need."""
+
+    cut: bool
 
     backup_id: str | None
     tenant_id: str | None
@@ -50,6 +65,7 @@ async def rollback(
     percentage: WholeNumber | None = None,
     backup_id: str | None = None,
     undo: WholeNumber | None = None,
+    cut: Annotated[bool, Parameter(negative="")] = False,
     yes: Annotated[bool, Parameter(negative="")] = False,
     common: Common = ORDINARY,
 ) -> Answer:
@@ -67,45 +83,66 @@ async def rollback(
         Level data: the backup to go back to; without it the newest are listed.
     undo
         Instead of going back: undo the rollback of this number in the audit log.
+    cut
+        Also end v2's part in calls in progress: an apology, and a person of the business where a line is known.
     yes
         Do not ask (level data).
     """
+    if cut and (undo is not None or level == "data"):
+        raise UsageError("--cut is for the levels tenant, partial and total", fix="leave --cut out")
     if undo is not None:
         async with common.database() as database:
             return _went(await levels.undo(database, undo, _author(common), system_clock))
     chosen = LEVELS.get(level)
     if chosen is None:
         raise UsageError(f"there is no level {level!r}.{nearest(level, LEVELS)}", fix=f"one of: {', '.join(LEVELS)}")
-    return await chosen(Options(backup_id, tenant_id, percentage, yes), common)
+    return await chosen(Options(cut, backup_id, tenant_id, percentage, yes), common)
 
 
 async def _tenant(options: Options, common: Common) -> Answer:
     named = [each.strip() for each in (options.tenant_id or "").split(",") if each.strip()]
     async with common.database() as database:
-        return _went(await levels.tenants_back(database, named, _author(common), system_clock))
+        done = await levels.tenants_back(database, named, _author(common), system_clock)
+        return _went(done, await _cut(database, options, named, common))
 
 
 async def _partial(options: Options, common: Common) -> Answer:
     async with common.database() as database:
-        return _went(await levels.partly_back(database, options.percentage, _author(common), system_clock))
+        done = await levels.partly_back(database, options.percentage, _author(common), system_clock)
+        return _went(done, await _cut(database, options, None, common))
 
 
-async def _total(_options: Options, common: Common) -> Answer:
+async def _total(options: Options, common: Common) -> Answer:
     async with common.database() as database:
-        return _went(await levels.all_back(database, _author(common), system_clock))
+        done = await levels.all_back(database, _author(common), system_clock)
+        return _went(done, await _cut(database, options, None, common))
+
+
+async def _cut(database: Database, options: Options, tenants: Sequence[str] | None, common: Common) -> list[Cut] | None:
+    """What became of the calls in progress; None: they were to be left alone. Without a key at Vapi going back itself
+    still works, and the calls are told to be left."""
+    if not options.cut:
+        return None
+    in_force = common.settings()
+    async with upstream.session() as session:
+        key = in_force.vapi_api_key
+        vapi = Vapi(session, in_force.vapi_api_url, key) if key else None
+        return await cutting.cut(database, vapi, tenants, _author(common), system_clock)
 
 
 def _author(common: Common) -> Author:
     return Author(common.actor, common.reason)
 
 
-def _went(done: WentBack) -> Answer:
+def _went(done: WentBack, calls: Sequence[Cut] | None = None) -> Answer:
     """What was done, and what it means."""
     changed = done.after.version != done.before.version
     many, on_v2 = len(done.affected_tenants), done.after.tenants_on_v2
     lines = [f"level {done.level}: {many:,} tenants changed version; {on_v2:,} of the active ones are on v2 now"]
     lines += [] if changed else ["the flag was so already; nothing changed"]
-    if done.calls_in_progress:
+    if calls is not None:
+        lines += _told_of_calls(calls)
+    elif done.calls_in_progress:
         lines.append(f"{done.calls_in_progress:,} calls of theirs are in progress, and end with v2")
     lines.append(_propagated(done))
     shown = [f"  {each['tenant_id']}: {each['field']}, by {each['edited_by']}" for each in done.edits[:_EDITS]]
@@ -113,8 +150,21 @@ def _went(done: WentBack) -> Answer:
         lines += [f"{len(done.edits):,} fields were edited on v2 that v1 does not carry:", *shown]
     lines += [f"left on v1, because not verified any more: {', '.join(done.left_out)}"] if done.left_out else []
     lines += [f"to undo: {done.undo_command}"] if done.undo_command else []
-    data = {**asdict(done), "success": not done.lagging, "changed": changed}
-    return Answer(data, Group(*map(Text, lines)), 1 if done.lagging else 0)
+    left = sum(each.how == "left" for each in calls or ())
+    success = not done.lagging and not left
+    cut_calls = None if calls is None else [asdict(each) for each in calls]
+    data = {**asdict(done), "success": success, "changed": changed, "cut_calls": cut_calls}
+    return Answer(data, Group(*map(Text, lines)), 0 if success else 1)
+
+
+def _told_of_calls(calls: Sequence[Cut]) -> list[str]:
+    """How many calls were cut in which way, and those that were not."""
+    counts = Counter(each.how for each in calls)
+    lines = [f"{len(calls):,} calls were going on with v2" + ("" if calls else "; there was nothing to cut")]
+    lines += [f"  {counts[how]:,} {words}" for how, words in _CUT.items() if counts[how]]
+    left = [each for each in calls if each.how == "left"]
+    lines += [f"    {each.call_id} of {each.tenant_id}: {each.why}" for each in left[:_LISTED]]
+    return lines
 
 
 def _propagated(done: WentBack) -> str:

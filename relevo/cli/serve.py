@@ -13,6 +13,7 @@ from typing import Annotated
 
 import structlog
 from cyclopts import App, Parameter
+from starlette.types import ASGIApp
 
 from relevo import __version__
 from relevo.access.door import Door
@@ -20,9 +21,10 @@ from relevo.access.keyring import Keyring
 from relevo.alerts import watching
 from relevo.cli import recording
 from relevo.cli.frame import ORDINARY, Common, WholeNumber
-from relevo.clock import system_clock
+from relevo.clock import Clock, system_clock
+from relevo.comms import following
 from relevo.comms.channels import channels, texts_of
-from relevo.comms.delivery import Delivery
+from relevo.comms.delivery import LOOKS_EVERY_S, Delivery
 from relevo.comms.following import Following
 from relevo.comms.outcome import Channel
 from relevo.dashboard.house import House
@@ -35,16 +37,18 @@ from relevo.flags.store import Flags
 from relevo.metrics.folding import keep_folding
 from relevo.migration import keeping
 from relevo.migration.mapping import SourceMapping
-from relevo.rollout.controller import Ticked, keep_ticking
-from relevo.serving import flag_api, health, logs, server
+from relevo.report import ticking
+from relevo.rollout.controller import TICK_S, Ticked, keep_ticking
+from relevo.serving import complaints_api, flag_api, health, logged, logs, server
 from relevo.serving.app import create_app
-from relevo.serving.background import Job
+from relevo.serving.background import Job, Pace
 from relevo.serving.measures import Measures
 from relevo.serving.readiness import Readiness
 from relevo.settings import Settings
 from relevo.webhooks.service import webhook
 
 _WAITS_FOR_DATABASE_S = 3.0
+_USUAL = Pace()
 
 
 def register(parent: App) -> None:
@@ -71,36 +75,57 @@ async def serve(
     in_force = common.settings()
     mapping = common.mapping()
     trusted = server.proxies(in_force.serve_trusted_proxies)
-    outgoing = channels(in_force, texts_of(in_force), system_clock)
+    channels(in_force, texts_of(in_force), system_clock)  # what cannot be used is said before anything is done
     listening = server.listen(host, port)
-    logs.configure()
+    errors = logs.configure()
     async with (
         _database(common) as database,
+        assembled(database, in_force, mapping, errors=errors) as (app, readiness),
+    ):
+        announce = partial(_announce, common)
+        await server.serve(app, listening, readiness, trusted_proxies=trusted, announce=announce)
+
+
+@asynccontextmanager
+async def assembled(
+    database: Database,
+    in_force: Settings,
+    mapping: SourceMapping,
+    clock: Clock = system_clock,
+    pace: Pace = _USUAL,
+    errors: logs.Errors | None = None,
+) -> AsyncIterator[tuple[ASGIApp, Readiness]]:
+    """The application with all that goes on beside it, on an open database. ``clock`` is that of calls and of the
+    rollout; people are signed in, and keys expire, by the real one. ``errors``: what was logged, to be kept."""
+    outgoing = channels(in_force, texts_of(in_force), clock)
+    async with (
         Flags(database, direct_url=in_force.direct_url) as flags,
-        webhook(database, flags, in_force, system_clock) as router,
+        webhook(database, flags, in_force, clock) as router,
     ):
         keyring = Keyring(database, system_clock)
         await keyring.refresh()
         readiness, door, measures = Readiness(keyring, flags, system_clock), Door(keyring), Measures(__version__)
         measures.watch_flag(flags, system_clock)
-        remembered = Remembered(system_clock)
-        house = House(database, flags, door, mapping, system_clock, __version__, lambda: readiness.draining, remembered)
+        measures.watch_unplaced(lambda: router.unplaced.count)
+        remembered = Remembered(clock)
+        house = House(database, flags, door, mapping, clock, __version__, lambda: readiness.draining, remembered)
         pages, pulse = open_rooms(house)
         app = create_app(
             __version__,
             measures,
-            routes=[*router.routes, *ofrep.routes(flags, door), *health.routes(readiness, measures), *pages],
-            routers=flag_api.routers(flags, door),
+            direct=router.routes,
+            routes=[*ofrep.routes(flags, door), *health.routes(readiness, measures), *pages],
+            routers=flag_api.routers(flags, door) + complaints_api.routers(database, mapping.fill(), door, clock),
             jobs=[
                 keyring.keep_fresh,
                 pulse,
                 *router.jobs,
-                *_upkeep(database, mapping, in_force),
-                *_deliveries(database, outgoing),
+                *_upkeep(database, mapping, in_force, clock, pace),
+                *_deliveries(database, outgoing, clock, pace),
+                *([partial(logged.keep_keeping, database, errors, clock)] if errors is not None else []),
             ],
         )
-        announce = partial(_announce, common)
-        await server.serve(app, listening, readiness, trusted_proxies=trusted, announce=announce)
+        yield app, readiness
 
 
 def _announce(common: Common, address: str) -> None:
@@ -109,22 +134,28 @@ def _announce(common: Common, address: str) -> None:
     print(json.dumps(told) if common.json else f"relevo serves at {address}", flush=True)
 
 
-def _upkeep(database: Database, mapping: SourceMapping, in_force: Settings) -> list[Job]:
+def _upkeep(database: Database, mapping: SourceMapping, in_force: Settings, clock: Clock, pace: Pace) -> list[Job]:
     """What goes on by itself: dual write is mended, data verified, calls added up, the rollout and v2 watched."""
+    told = partial(Following(database, clock).keep_following, every_s=pace.clients_s or following.EVERY_S)
     return [
-        partial(keeping.keep_repaired, database, system_clock),
-        partial(keeping.keep_verified, database, mapping, system_clock),
+        partial(keeping.keep_repaired, database, clock),
+        partial(keeping.keep_verified, database, mapping, clock),
         partial(recording.install, database, mapping, in_force),
-        partial(keep_folding, database, system_clock),
-        partial(keep_ticking, database, system_clock, told=_tell),
-        partial(watching.keep_watching, database, system_clock),
-        *([Following(database, system_clock).keep_following] if in_force.notify_clients else []),
+        partial(keep_folding, database, clock),
+        partial(keep_ticking, database, clock, told=_tell, every_s=pace.rollout_s or TICK_S),
+        partial(watching.keep_watching, database, clock, every_s=pace.alerts_s or watching.EVERY_S),
+        partial(ticking.keep_reminding, database, clock),
+        *([told] if in_force.notify_clients else []),
     ]
 
 
-def _deliveries(database: Database, outgoing: list[Channel]) -> list[Job]:
+def _deliveries(database: Database, outgoing: list[Channel], clock: Clock, pace: Pace) -> list[Job]:
     """What carries out what is to be told, one job per channel that is configured."""
-    return [Delivery(database, channel, system_clock, random.random).keep_delivering for channel in outgoing]
+    every_s = pace.deliveries_s or LOOKS_EVERY_S
+    return [
+        partial(Delivery(database, channel, clock, random.random).keep_delivering, every_s=every_s)
+        for channel in outgoing
+    ]
 
 
 def _tell(ticked: Ticked) -> None:

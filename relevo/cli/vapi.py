@@ -14,6 +14,7 @@ from rich.text import Text
 from relevo.cli.frame import ORDINARY, Answer, Common, TenantIds, tenants
 from relevo.clock import system_clock
 from relevo.errors import ConfigurationError
+from relevo.migration.findings import Finding
 from relevo.webhooks import numbers as bindings
 from relevo.webhooks.handlers import upstream
 from relevo.webhooks.numbers import Changed, Number
@@ -79,6 +80,33 @@ async def release(*, tenant_ids: TenantIds = None, common: Common = ORDINARY) ->
             reason=common.reason,
         )
     return _changed(done, "released")
+
+
+async def findings(common: Common) -> list[Finding]:
+    """What preflight says of the numbers at Vapi. Raises VapiUnreachable, VapiRefused."""
+    if not common.settings().vapi_api_key:
+        return [
+            Finding(
+                "warning",
+                "binding_unknown",
+                "whether Vapi asks us who answers is unknown: on a number bound to an assistant v2 changes nothing",
+                "set RELEVO_VAPI_API_KEY to a private key, and run this again",
+            )
+        ]
+    async with _vapi(common) as vapi:
+        bound = [each for each in await vapi.numbers() if bindings.is_bound(each)]
+    if not bound:
+        return []
+    return [
+        Finding(
+            "warning",
+            "numbers_bound",
+            f"numbers bound to an assistant at Vapi, which never ask us who answers: {len(bound):,}",
+            "relevo vapi adopt, before their tenants go to v2; relevo vapi release puts it back",
+            len(bound),
+            tuple(str(each.get("number") or each["id"]) for each in bound[:10]),
+        )
+    ]
 
 
 @asynccontextmanager

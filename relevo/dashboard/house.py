@@ -17,7 +17,7 @@ from relevo.access.door import Door
 from relevo.access.keyring import Caller
 from relevo.access.roles import Role
 from relevo.access.sessions import Session
-from relevo.clock import Clock
+from relevo.clock import Clock, system_clock
 from relevo.dashboard import assets, wording
 from relevo.dashboard.remembering import Remembered
 from relevo.db.pool import Database
@@ -52,6 +52,8 @@ class House:
     leaving: Callable[[], bool]
     """Whether the server is about to stop: then streams end by themselves."""
     remembered: Remembered
+    wall: Clock = system_clock
+    """By which people are signed in, also while a rehearsal's ``clock`` runs faster."""
 
 
 @dataclass(frozen=True, slots=True)

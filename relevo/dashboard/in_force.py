@@ -20,7 +20,7 @@ from relevo.rollout.plan import DEFAULT, Phase
 
 async def settings(visit: Visit) -> Response:
     """Plan, limits, alerts, flag readers, and who is signed in."""
-    signed_in = await sessions.listed(visit.house.database, visit.now) if visit.may(Role.ADMIN) else []
+    signed_in = await sessions.listed(visit.house.database, visit.house.wall()) if visit.may(Role.ADMIN) else []
     async with visit.house.database.transaction(read_only=True) as connection:
         rollout = await open_rollout(connection)
     plan = rollout.plan if rollout else DEFAULT

@@ -99,7 +99,7 @@ class Pulse:
 
     async def _may_listen(self, secret: str) -> bool:
         try:
-            return await sessions.of(self._house.database, secret, self._house.clock()) is not None
+            return await sessions.of(self._house.database, secret, self._house.wall()) is not None
         except (RelevoError, psycopg.Error):
             return True  # the database is away; who was good a moment ago is told so
 

@@ -63,7 +63,7 @@ def route(place: Place, house: House) -> Route:
         try:
             if place.method == "POST":
                 refuse_foreign(request)
-            visit = Visit(house, request, await _session(house, request, visit), visit.now)
+            visit = Visit(house, request, await _session(house, request), visit.now)
             if place.needed is not None:
                 if visit.session is None:
                     return _sign_in_first(request)
@@ -102,9 +102,9 @@ def refusal(visit: Visit, error: RelevoError) -> Response:
     return visit.page("error.html", status, what=str(error), fix=error.fix, status=status)
 
 
-async def _session(house: House, request: Request, visit: Visit) -> sessions.Session | None:
+async def _session(house: House, request: Request) -> sessions.Session | None:
     secret = request.cookies.get(COOKIE)
-    return await sessions.of(house.database, secret, visit.now) if secret else None
+    return await sessions.of(house.database, secret, house.wall()) if secret else None
 
 
 def _sign_in_first(request: Request) -> Response:

@@ -35,7 +35,7 @@ async def begin(visit: Visit) -> Response:
     except (Unauthorized, TooManyGuesses) as error:
         status = 429 if isinstance(error, TooManyGuesses) else 401
         return visit.page("sign_in.html", status, to=where, refused=error)
-    secret = await sessions.begin(visit.house.database, caller, visit.now)
+    secret = await sessions.begin(visit.house.database, caller, visit.house.wall())
     answer = to(where)
     lasts_s = int(sessions.LASTS.total_seconds())
     _set(visit, answer, COOKIE, secret, lasts_s)
@@ -45,7 +45,7 @@ async def begin(visit: Visit) -> Response:
 async def end(visit: Visit) -> Response:
     """Sign out."""
     if visit.session is not None:
-        await sessions.end(visit.house.database, visit.session.id, visit.session.caller, visit.now)
+        await sessions.end(visit.house.database, visit.session.id, visit.session.caller, visit.house.wall())
     answer = to("/sign-in")
     answer.delete_cookie(COOKIE, path="/")
     return answer
@@ -54,7 +54,7 @@ async def end(visit: Visit) -> Response:
 async def end_other(visit: Visit) -> Response:
     """End somebody's session."""
     session_id = (await visit.form()).get("session", "")
-    if not await sessions.end(visit.house.database, session_id, visit.caller, visit.now):
+    if not await sessions.end(visit.house.database, session_id, visit.caller, visit.house.wall()):
         raise UnknownName("there is no such session any more", fix="see the list again")
     return to("/settings")
 

@@ -127,8 +127,10 @@ def _is_gone(holder: str) -> bool:
 
 
 def _started(pid: int) -> str:
-    """When the process began, in ticks since boot; empty when there is none, or no /proc to ask."""
+    """When the process began, in ticks since boot; empty when there is none, or no /proc to ask. One that is dead and
+    only not buried yet, as in a container where nobody does that, is none."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+        told = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
         return ""
+    return "" if told[0] in "ZX" else told[19]

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import psycopg
-from psycopg import AsyncConnection, errors, sql
+from psycopg import AsyncClientCursor, AsyncConnection, errors, sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -29,6 +29,7 @@ from relevo.errors import (
 
 OLDEST_SERVER = 15
 LOCK_TIMEOUT = "2s"
+_RULE_OF_OURS = "RV001"  # raised by functions of schema relevo
 _LOOKS = 5  # at which server process answers, until a pooler is taken to keep to it
 
 Connection = AsyncConnection[DictRow]
@@ -60,7 +61,12 @@ class Database:
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
             connection_class=AsyncConnection[DictRow],
-            kwargs={"row_factory": dict_row, "prepare_threshold": None, "application_name": "relevo"},
+            kwargs={
+                "row_factory": dict_row,
+                "prepare_threshold": None,
+                "application_name": "relevo",
+                "autocommit": True,  # a transaction is begun by whoever wants one
+            },
             min_size=0,
             max_size=size,
             timeout=wait_s,
@@ -92,14 +98,31 @@ class Database:
         disk; only for work that a crash may undo as a whole, because a cursor committed with it starts it again.
         ``patient``: a lock that others hold is waited for but briefly; see relevo.db.patience.
         """
+        async with self._connection() as connection, connection.transaction():
+            opening = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;" if snapshot else ""
+            opening += "SET TRANSACTION READ ONLY;" if read_only else ""
+            opening += _ALWAYS
+            opening += "" if durable else "SET LOCAL synchronous_commit = off;"
+            opening += f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}';" if patient else ""
+            await connection.execute(opening.encode())
+            yield connection
+
+    async def alone(self, query: sql.Composed, params: Mapping[str, Any]) -> list[DictRow]:
+        """All rows of one statement that is a transaction of its own: one round trip, where a transaction takes four.
+
+        Its values travel as literals, because only the simple protocol takes what goes before it along.
+        """
+        async with self._connection() as connection, AsyncClientCursor(connection) as cursor:
+            await cursor.execute(sql.SQL(_ALWAYS) + query, params)
+            while cursor.nextset():
+                pass
+            return await cursor.fetchall()
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        """One of the pool's connections; the database's failures leave as ours where better words are known."""
         try:
-            async with self._pool.connection() as connection, connection.transaction():
-                opening = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;" if snapshot else ""
-                opening += "SET TRANSACTION READ ONLY;" if read_only else ""
-                opening += _ALWAYS
-                opening += "" if durable else "SET LOCAL synchronous_commit = off;"
-                opening += f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}';" if patient else ""
-                await connection.execute(opening.encode())
+            async with self._pool.connection() as connection:
                 yield connection
         except PoolTimeout as error:
             raise DatabaseUnreachable(
@@ -183,6 +206,8 @@ def _named(error: psycopg.Error, place: str) -> RelevoError | None:
         )
     if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
         return _connection_lost(first_line, place)
+    if error.sqlstate == _RULE_OF_OURS:
+        return Refused(first_line, fix=error.diag.message_hint or "see: relevo status")
     if isinstance(error, errors.AdminShutdown | errors.CrashShutdown | errors.CannotConnectNow):
         return DatabaseUnreachable(f"{place} is shutting down or starting", fix="run the command again in a moment")
     return None

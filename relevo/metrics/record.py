@@ -13,6 +13,9 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from psycopg.rows import DictRow
+from pydantic_core import to_json
+
 from relevo.db.pool import Connection, Database, every, one
 from relevo.db.statements import statement
 
@@ -67,16 +70,26 @@ class Message(Pin):
     synthetic: bool = False  # a call of ours, which counts nowhere
 
 
-async def pin_calls(connection: Connection, pins: Iterable[Message]) -> dict[str, Standing]:
-    """Pin calls at their assistant-request, together; returns by call id the pins that stand, which are others where
-    somebody was faster. Of the messages, the pin, direction, fallback, unanswered, synthetic and ``at`` are read."""
-    return await _standing(connection, "pin_calls", {"pins": _encoded(pins)})
+async def pin(database: Database, pins: Iterable[Message]) -> dict[str, Standing]:
+    """Pin calls at their assistant-request, together, in a transaction of its own; returns by call id the pins that
+    stand where they may be others: somebody was faster, or one call was given twice.
+
+    Nothing is read or encoded but the pin, direction, fallback, unanswered, synthetic and ``at``: the time that is
+    spent here, all calls wait.
+    """
+    told = to_json([{name: getattr(each, name) for name in _PINNED} for each in pins]).decode()
+    return _by_call(await database.alone(statement("metrics", "pin_calls"), {"pins": told}))
 
 
 async def record(connection: Connection, messages: Iterable[Message]) -> dict[str, Standing]:
     """Add at most ``BATCH`` messages to what is known of their calls, and write the finished ones into the platform's
     table; returns by call id the pins that stand. Only the database's own failure raises."""
     return await _standing(connection, "record_messages", {"messages": _encoded(messages)})
+
+
+async def record_alone(database: Database, messages: Iterable[Message]) -> dict[str, Standing]:
+    """The same, in a transaction of its own."""
+    return _by_call(await database.alone(statement("metrics", "record_messages"), {"messages": _encoded(messages)}))
 
 
 async def pins_of(connection: Connection, call_ids: Iterable[str]) -> dict[str, Standing]:
@@ -124,7 +137,10 @@ def _overdue(pin: Standing) -> Message:
 
 
 async def _standing(connection: Connection, name: str, params: dict[str, Any]) -> dict[str, Standing]:
-    rows = await every(connection, statement("metrics", name), params)
+    return _by_call(await every(connection, statement("metrics", name), params))
+
+
+def _by_call(rows: Iterable[DictRow]) -> dict[str, Standing]:
     return {row["call_id"]: Standing(**row) for row in rows}
 
 
@@ -133,6 +149,7 @@ def _encoded(messages: Iterable[Message]) -> str:
 
 
 _NAMES = tuple(field.name for field in fields(Message))
+_PINNED = (*(field.name for field in fields(Pin)), "at", "direction", "fallback", "unanswered", "synthetic")
 
 
 def _plain(value: Any) -> Any:

@@ -26,7 +26,7 @@ Level = Literal["tenant", "partial", "total", "undo"]
 OBEYED_WITHIN_S = 5.0
 """How long to wait until every process has told that it answers by the new row."""
 _LOOK_EVERY_S = 0.02
-_LONGEST_CALL = timedelta(hours=12)
+LONGEST_CALL = timedelta(hours=12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ async def _go_back(
         affected = _affected(before, after, active)
         rows = _row(raw, before, active), _row(written, after, active)
         entry = await _record(connection, level, author, rows, affected)
-        wanted = {"tenants": affected, "since": began - _LONGEST_CALL}
+        wanted = {"tenants": affected, "since": began - LONGEST_CALL}
         calls = await one(connection, statement("rollback", "in_progress"), wanted)
         edits = await every(connection, statement("rollback", "edits"), wanted) if level != "undo" else []
     seen = await _obeyed(database, after.version, entry["changed_at"])

@@ -26,9 +26,8 @@ from relevo.flags.evaluate import Flag
 from relevo.flags.writing import Author, flag_of
 from relevo.rollout.evidence import gather
 from relevo.rollout.gate import Evaluation, judge, unmeasured
-from relevo.rollout.moving import CONTROLLER, Rollout, act, move, open_rollout
-from relevo.rollout.plan import frozen_until
-from relevo.rollout.state import Move, decide
+from relevo.rollout.moving import CONTROLLER, Rollout, act, frozen_for, move, open_rollout
+from relevo.rollout.state import Move, decide, within
 
 LEASE = "rollout"
 TICK_S = 10.0
@@ -55,7 +54,9 @@ async def tick(database: Database, now: datetime, held: Lease | None = None) -> 
         rollout = await open_rollout(connection)
         if rollout is None:
             return None
+        rollout = _by_this_clock(rollout, now)
         flag = flag_of(await first(connection, statement("rollout", "flag")))
+        frozen_until = await frozen_for(connection, rollout, now)
         behind = await one(connection, statement("rollout", "behind"), {"version": rollout.standing.flag_version})
     said = await evaluate(database, rollout, flag, now)
     chosen = decide(
@@ -63,10 +64,15 @@ async def tick(database: Database, now: datetime, held: Lease | None = None) -> 
         said,
         now,
         reached=behind["behind"] == 0,
-        frozen_until=frozen_until(rollout.plan, now),
+        frozen_until=frozen_until,
     )
     await _act(database, rollout, flag, said, chosen, now, held)
     return Ticked(rollout, said, chosen)
+
+
+def _by_this_clock(rollout: Rollout, now: datetime) -> Rollout:
+    phase = rollout.phase
+    return replace(rollout, standing=within(rollout.standing, now, phase.min_hold, phase.max_hold, phase.every))
 
 
 async def evaluate(
@@ -74,7 +80,7 @@ async def evaluate(
 ) -> Evaluation:
     """The verdict now; ``error`` where the figures cannot be read. ``whole``: each tenant's figures too, which are
     otherwise read only when something is wrong; and never of more tenants than one of them could weigh among."""
-    few = len(flag.enabled_tenants) <= TOLD_APART
+    few = not flag.percentage and len(flag.enabled_tenants) <= TOLD_APART
     try:
         said = await _judge(database, rollout, flag if whole and few else None, now)
         if said.level is not None and few and not whole:

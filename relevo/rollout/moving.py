@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from math import ceil
 from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from relevo.db.pool import Connection, first, one
+from relevo.db.pool import Connection, every, first, one
 from relevo.db.statements import statement
 from relevo.errors import SomebodyWasFaster
 from relevo.flags.evaluate import Flag
@@ -76,6 +77,16 @@ def rollout_of(row: Mapping[str, Any]) -> Rollout:
     )
     names = ("judged_from", "gathered_from", "started_at", "finished_at", "actor", "reason", "revision")
     return Rollout(row["id"], plan, standing, *(row[name] for name in names))
+
+
+async def frozen_for(connection: Connection, rollout: Rollout, now: datetime, ahead: int = 1) -> datetime | None:
+    """When those who would join with the next phases may not yet; None when they may now."""
+    if not rollout.plan.freezes:
+        return None
+    phase = rollout.standing.phase
+    wanted = {"id": rollout.id, "phase": phase, "until": phase + ahead}
+    zones = [row["time_zone"] for row in await every(connection, statement("rollout", "zones_joining"), wanted)]
+    return plans.frozen_until(rollout.plan, now, zones)
 
 
 async def act(connection: Connection, author: Author) -> Flag:
@@ -175,7 +186,10 @@ def _after(seen: Rollout, change: _Change, event: Event, phase: int, now: dateti
     """Its times afterwards."""
     standing, asked = seen.standing, seen.plan.phases[phase]
     if event == "resume":
+        had_its_time = standing.cause == "max_hold"
         standing = shifted(standing, now)
+        if had_its_time:  # who resumes then gives it as long again; else it would be over at the next tick
+            standing = replace(standing, expires_at=now + asked.max_hold)
     if change.new_phase:
         standing = replace(standing, hold_until=None, expires_at=None, due_at=None)
     elif event == "reach" and standing.hold_until is None:
@@ -190,7 +204,9 @@ def _after(seen: Rollout, change: _Change, event: Event, phase: int, now: dateti
 async def _write_flag(connection: Connection, name: str, seen: Rollout, phase: int, tenant: str | None) -> int:
     wanted = {"id": seen.id, "phase": phase}
     size = (await one(connection, statement("rollout", "phase_size"), wanted))["size"]
-    values = {"id": seen.id, "size": size, "tenant": tenant}
+    if name == "write_cohort" and size > plans.LARGEST_LIST:
+        name = "write_share"
+    values = {"id": seen.id, "size": size, "tenant": tenant, "percentage": ceil(seen.plan.phases[phase].percent)}
     return int((await one(connection, statement("rollout", name), values))["version"])
 
 

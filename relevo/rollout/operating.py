@@ -27,8 +27,8 @@ from relevo.rollout import plan as plans
 from relevo.rollout.cohort import Candidate, Line, line_up
 from relevo.rollout.evidence import HISTORY, history, whole_minute, window_since
 from relevo.rollout.gate import Evaluation, Grade, against_v1, grade
-from relevo.rollout.moving import Rollout, act, last_rollout, move, open_rollout, rollout_of
-from relevo.rollout.plan import LARGEST_LIST, METRICS, Metric, Phase, Plan
+from relevo.rollout.moving import Rollout, act, frozen_for, last_rollout, move, open_rollout, rollout_of
+from relevo.rollout.plan import METRICS, Metric, Phase, Plan
 from relevo.rollout.sample import SLOW_SHARE, Sample
 from relevo.rollout.state import Event, may
 from relevo.rollout.statistics import calls_to_show
@@ -137,13 +137,9 @@ async def start(
             f"v1 itself is No-Go in {', '.join(bad)}: such a gate would send every rollout back",
             fix="give limits relative to v1 in the plan (relative_to_v1 = 1.1), or --force",
         )
-    if max(step.tenants for step in line.steps[:-1]) > LARGEST_LIST:
-        raise Refused(
-            f"a phase has more than {LARGEST_LIST:,} tenants, which the flag's list cannot hold",
-            fix="make the phases before the last one smaller",
-        )
-    _refuse_freeze(plan, now, force)
     async with database.transaction() as connection:
+        zones = await every(connection, statement("rollout", "zones"), {"tenants": list(plan.named)})
+        _refuse_freeze(plans.frozen_until(plan, now, [row["time_zone"] for row in zones]), force)
         flag = await act(connection, author)
         if await open_rollout(connection) is not None:
             raise Refused("a rollout runs already", fix="see: relevo rollout status; end it: relevo rollout abort")
@@ -186,6 +182,10 @@ async def _begin(
         "whys": [each.why for each in line.order],
     }
     await connection.execute(statement("rollout", "add_cohort"), named | order)
+    if line.steps[0].tenants > plans.LARGEST_LIST:
+        share = {"percentage": ceil(plan.phases[0].percent)}
+        await connection.execute(statement("rollout", "write_share"), share)
+        return begun
     size = {"id": begun["id"], "size": line.steps[0].tenants}
     written = await one(connection, statement("rollout", "write_cohort"), size)
     if (written["version"], len(written["enabled_tenants"])) != (flag.version + 1, line.steps[0].tenants):
@@ -216,9 +216,9 @@ async def promote(database: Database, author: Author, now: datetime, *, force: b
             f"the rollout is {rollout.standing.state} and the gate says {said.verdict}: {said.why}{held}",
             fix="wait, or take it with the numbers in front of you: --force --reason WHY",
         )
-    _refuse_freeze(rollout.plan, now, force)
     _refuse_arrow(rollout, event)
     async with database.transaction() as connection:
+        _refuse_freeze(await frozen_for(connection, rollout, now, ahead), force)
         await act(connection, author)
         stored = await controller.store(connection, rollout, said, flag.version, now, due=False)
         return await move(connection, stored, event, now, author, phase=phase)
@@ -311,8 +311,7 @@ def _refuse_arrow(rollout: Rollout, event: Event) -> None:
         )
 
 
-def _refuse_freeze(plan: Plan, now: datetime, force: bool) -> None:
-    until = plans.frozen_until(plan, now)
+def _refuse_freeze(until: datetime | None, force: bool) -> None:
     if until is not None and not force:
         raise Refused(
             f"nobody joins in a freeze, which lasts until {until:%Y-%m-%d %H:%M} UTC", fix="wait, or give --force"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
 from fractions import Fraction
@@ -57,7 +57,8 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """A weekly time in which nobody joins. Local time of the plan's zone; it may pass midnight."""
+    """A weekly time in which nobody joins. Local time of whoever would, or the plan's where theirs is not known; it may
+    pass midnight."""
 
     days: frozenset[str]  # on which it begins
     begins: time
@@ -91,17 +92,26 @@ def target(percent: float, active: int) -> int:
     return -int(-Fraction(str(percent)) * active // 100)
 
 
-def frozen_until(plan: Plan, now: datetime) -> datetime | None:
-    """When nobody may join until; None when now is fine."""
-    local = now.astimezone(ZoneInfo(plan.time_zone))
+def frozen_until(plan: Plan, now: datetime, zones: Iterable[str | None] = ()) -> datetime | None:
+    """When nobody may join until; None when now is fine. ``zones``: of those who would join; a freeze is over when it
+    is over for all of them. None, or a zone that nobody knows, is the plan's own."""
     ends = [now]
-    for freeze in plan.freezes:
-        for back in range(freeze.lasts.days + 2):
-            day = local.date() - timedelta(days=back)
-            begin = datetime.combine(day, freeze.begins, local.tzinfo)
-            if DAYS[day.weekday()] in freeze.days and begin <= local < begin + freeze.lasts:
-                ends.append((begin + freeze.lasts).astimezone(now.tzinfo))
+    for zone in {_known_zone(each) or plan.time_zone for each in zones} or {plan.time_zone}:
+        local = now.astimezone(ZoneInfo(zone))
+        for freeze in plan.freezes:
+            for back in range(freeze.lasts.days + 2):
+                day = local.date() - timedelta(days=back)
+                begin = datetime.combine(day, freeze.begins, local.tzinfo)
+                if DAYS[day.weekday()] in freeze.days and begin <= local < begin + freeze.lasts:
+                    ends.append((begin + freeze.lasts).astimezone(now.tzinfo))
     return max(ends) if max(ends) > now else None
+
+
+def _known_zone(name: str | None) -> str | None:
+    try:
+        return ZoneInfo((name or "").strip()).key
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return None
 
 
 _H = timedelta(hours=1)

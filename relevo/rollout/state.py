@@ -164,12 +164,30 @@ def _on(standing: Standing, said: Evaluation, now: datetime, frozen_until: datet
         if standing.automatic_promotion and frozen_until is None:
             return Move("promote", said.why)
         return None
+    expired = standing.expires_at is not None and now >= standing.expires_at
     due = standing.due_at is None or now >= standing.due_at
-    if passes and held and due:
+    if passes and held and (due or expired):
         return Move("pass", said.why)
-    if standing.expires_at is not None and now >= standing.expires_at:
+    if expired:
         return Move("expire", f"at the longest hold: {said.why}")
     return None
+
+
+def within(standing: Standing, now: datetime, least: timedelta, most: timedelta, every: timedelta) -> Standing:
+    """The same with no timer further away than its own length: a clock that ran ahead, and was set right, has set them
+    too far."""
+
+    def at_most(moment: datetime | None, length: timedelta) -> datetime | None:
+        return None if moment is None else min(moment, now + length)
+
+    if standing.state == "Paused":
+        return standing  # its timers stand still, and begin from when it was paused
+    return replace(
+        standing,
+        hold_until=at_most(standing.hold_until, least),
+        expires_at=at_most(standing.expires_at, most),
+        due_at=at_most(standing.due_at, every),
+    )
 
 
 def shifted(standing: Standing, now: datetime) -> Standing:

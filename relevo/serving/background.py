@@ -6,12 +6,24 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import structlog
 
 from relevo.serving import logs
 
 Job = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How many real seconds lie between two looks of what goes on by itself; None: as usual."""
+
+    rollout_s: float | None = None
+    alerts_s: float | None = None
+    deliveries_s: float | None = None
+    clients_s: float | None = None
+
 
 _AGAIN_AFTER_S = 1.0
 _STOPS_WITHIN_S = 3.0

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,6 +21,7 @@ from relevo.serving.measures import Measures
 from relevo.serving.problems import problem
 
 LONGEST_BODY = 1 << 20
+LONGEST_MESSAGE = 8 << 20  # of Vapi: a report carries the whole conversation, several times over
 ANSWERED_WITHIN_S = 30.0  # until the answer begins; a stream may go on for as long as it likes
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked all day long; logged only when they say no
 
@@ -38,8 +38,7 @@ SECURITY_HEADERS = [
     ("cross-origin-opener-policy", "same-origin"),
     ("cross-origin-resource-policy", "same-origin"),
 ]
-_HSTS = "max-age=31536000; includeSubDomains"
-_STORED_NOWHERE = "no-store"
+_CACHE_CONTROL = b"cache-control"
 
 _log = structlog.get_logger()
 
@@ -47,9 +46,12 @@ _log = structlog.get_logger()
 class Envelope:
     """Middleware: see the module."""
 
-    def __init__(self, app: ASGIApp, *, measures: Measures, templates: Mapping[Any, str]) -> None:
-        """``templates``: the path of each plain route by its endpoint, because only FastAPI's own leave theirs."""
-        self._app = app
+    def __init__(
+        self, app: ASGIApp, *, measures: Measures, templates: Mapping[Any, str], longest: int = LONGEST_BODY
+    ) -> None:
+        """``templates``: the path of each plain route by its endpoint, because only FastAPI's own leave theirs.
+        ``longest``: bytes of a body."""
+        self._app, self._longest = app, longest
         self._measures = measures
         self._templates = templates
 
@@ -58,7 +60,7 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send)
+        exchange = _Exchange(scope, receive, send, self._longest)
         now_s = asyncio.get_running_loop().time
         began_s = now_s()
         try:
@@ -91,11 +93,11 @@ class Envelope:
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, longest: int) -> None:
         self.id = secrets.token_hex(8)
         self.status: int | None = None  # None: nothing has been answered yet
         self.fault: dict[str, Any] = {}
-        self._scope, self._receive, self._send = scope, receive, send
+        self._scope, self._receive, self._send, self._longest = scope, receive, send, longest
         self._read = 0
         self._whole = False  # the body has come to its end
         self._limit: asyncio.Timeout | None = None
@@ -118,14 +120,14 @@ class _Exchange:
 
     async def receive(self) -> Message:
         """The next part of the body. Raises HTTPException when it is too large, whatever its headers promised."""
-        if self._read == 0 and _promised(self._scope) > LONGEST_BODY:
-            raise HTTPException(413, f"a body has {LONGEST_BODY:,} bytes at most")
+        if self._read == 0 and _promised(self._scope) > self._longest:
+            raise HTTPException(413, f"a body has {self._longest:,} bytes at most")
         message = await self._receive()
         if message["type"] == "http.request":
             self._read += len(message.get("body", b""))
             self._whole = not message.get("more_body", False)
-            if self._read > LONGEST_BODY:
-                raise HTTPException(413, f"a body has {LONGEST_BODY:,} bytes at most")
+            if self._read > self._longest:
+                raise HTTPException(413, f"a body has {self._longest:,} bytes at most")
         return message
 
     async def send(self, message: Message) -> None:
@@ -134,11 +136,12 @@ class _Exchange:
             self.status = message["status"]
             if self._limit is not None:
                 self._limit.reschedule(None)
-            headers = MutableHeaders(scope=message)
-            headers["x-request-id"] = self.id
-            headers.setdefault("cache-control", _STORED_NOWHERE)
+            headers = [*message.get("headers", ()), (b"x-request-id", self.id.encode())]
+            if not any(name.lower() == _CACHE_CONTROL for name, _ in headers):
+                headers.append((_CACHE_CONTROL, b"no-store"))
             if self._scope["scheme"] == "https":
-                headers["strict-transport-security"] = _HSTS
+                headers.append((b"strict-transport-security", b"max-age=31536000; includeSubDomains"))
+            message["headers"] = headers
         await self._send(message)
 
     async def _instead(self, error: Exception | None, status: int, what: str) -> None:

@@ -5,28 +5,59 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from collections import Counter
+from typing import BinaryIO
 
 import structlog
 from pydantic_core import to_json
 from structlog.typing import EventDict, WrappedLogger
 
+_ERRORS = frozenset({"error", "critical"})
+_LONGEST = 200
 
-def configure() -> None:
-    """Send everything that this process logs, its libraries included, to standard error as JSON lines."""
+
+class Errors:
+    """What was logged as an error and not yet fetched: how often, by its text."""
+
+    def __init__(self) -> None:
+        self._counted: Counter[str] = Counter()
+
+    def count(self, _logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+        """A step of logging: counts, and changes nothing."""
+        if event.get("level") in _ERRORS:
+            self._counted[str(event.get("event", "?"))[:_LONGEST]] += 1
+        return event
+
+    def fetch(self) -> dict[str, int]:
+        """What was counted, which is then forgotten."""
+        counted, self._counted = dict(self._counted), Counter()
+        return counted
+
+    def put_back(self, counted: dict[str, int]) -> None:
+        """What was fetched and could not be stored."""
+        self._counted.update(counted)
+
+
+def configure(to: BinaryIO | None = None) -> Errors:
+    """Send everything that this process logs, its libraries included, to standard error as JSON lines, or to ``to``;
+    returns what counts the errors among it."""
+    errors = Errors()
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            errors.count,
             _render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        logger_factory=structlog.BytesLoggerFactory(to or sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_Libraries()], level=logging.WARNING, force=True)
     logging.getLogger("relevo").setLevel(logging.INFO)
     # It repeats itself once a second while the database is away; that it is, and is back, the flag's reader says once.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+    return errors
 
 
 def where(error: BaseException) -> list[str]:

@@ -46,6 +46,11 @@ class Measures:
             lambda: (clock() - since).total_seconds() if (since := flags.state.stale_since) is not None else 0.0
         )
 
+    def watch_unplaced(self, count: Callable[[], int]) -> None:
+        """Show how many messages came of which nobody could tell whom they were for."""
+        unplaced = Gauge("relevo_unplaced_messages", "Messages of calls nobody could place.", registry=self.registry)
+        unplaced.set_function(count)
+
     def count(self, method: str, route: str, status: int, seconds: float) -> None:
         """One request more."""
         key = (method, route, status)

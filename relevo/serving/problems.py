@@ -82,34 +82,31 @@ def of(path: str, error: RelevoError) -> Response:
     return problem(path, status, str(error), fix=error.fix, code=error.code, headers=headers)
 
 
+def of_any(path: str, error: Exception) -> Response:
+    """Whatever a route may raise on purpose, as an answer. Raises what is none of that."""
+    match error:
+        case RelevoError():
+            return of(path, error)
+        case psycopg.OperationalError():  # what PostgreSQL said may hold values; the log of the database has it
+            what = "the database cut this off; nothing was changed"
+            return problem(path, 503, what, fix="try again in a moment", code="DatabaseUnreachable")
+        case RequestValidationError():
+            first: dict[str, Any] = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            status = 400 if first["type"] == "json_invalid" else 422
+            return problem(path, status, f"{place}: {first['msg']}", fix="see /api/openapi.json")
+        case HTTPException():
+            known = error.status_code in (404, 405)
+            what = HTTPStatus(error.status_code).phrase.lower() if known else error.detail
+            return problem(path, error.status_code, what, headers=error.headers)
+    raise error
+
+
 def handle(app: FastAPI) -> None:
     """Have every error that a route raises answered as a problem."""
-    app.add_exception_handler(RelevoError, _ours)
-    app.add_exception_handler(psycopg.OperationalError, _database)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _plain)
+    for cause in (RelevoError, psycopg.OperationalError, RequestValidationError, HTTPException):
+        app.add_exception_handler(cause, _answer)
 
 
-async def _ours(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RelevoError)  # noqa: S101 -- registered for it
-    return of(request.url.path, error)
-
-
-async def _database(request: Request, _error: Exception) -> Response:
-    """What PostgreSQL said may hold values; the log of the database has it."""
-    what = "the database cut this off; nothing was changed"
-    return problem(request.url.path, 503, what, fix="try again in a moment", code="DatabaseUnreachable")
-
-
-async def _invalid(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)  # noqa: S101
-    first: dict[str, Any] = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    status = 400 if first["type"] == "json_invalid" else 422
-    return problem(request.url.path, status, f"{place}: {first['msg']}", fix="see /api/openapi.json")
-
-
-async def _plain(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101
-    what = HTTPStatus(error.status_code).phrase.lower() if error.status_code in (404, 405) else error.detail
-    return problem(request.url.path, error.status_code, what, headers=error.headers)
+async def _answer(request: Request, error: Exception) -> Response:
+    return of_any(request.url.path, error)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import ipaddress
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import structlog
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from relevo.errors import ConfigurationError, PortTaken, UsageError
 from relevo.serving.envelope import SECURITY_HEADERS
@@ -21,6 +23,7 @@ from relevo.serving.readiness import Readiness
 DRAINS_FOR_S = 1.0  # not ready, and still answering: so that a load balancer has time to see it
 FINISHES_WITHIN_S = 5  # requests under way get this long after that
 _BACKLOG = 2048
+_ALLOCATIONS = 10_000  # between two collections; Python's 700 are a request or two
 
 _log = structlog.get_logger()
 
@@ -64,7 +67,7 @@ def proxies(written: str) -> list[str]:
 
 
 async def serve(
-    app: FastAPI,
+    app: ASGIApp,
     listening: socket.socket,
     readiness: Readiness,
     *,
@@ -72,7 +75,30 @@ async def serve(
     announce: Callable[[str], None],
 ) -> None:
     """Serve until SIGTERM or SIGINT. ``announce`` gets the address once requests are answered."""
-    config = uvicorn.Config(
+    await _Server(_config(app, trusted_proxies), readiness, announce).serve(sockets=[listening])
+
+
+@contextlib.asynccontextmanager
+async def beside(app: ASGIApp, listening: socket.socket, readiness: Readiness) -> AsyncIterator[str]:
+    """Serve for the length of the block, in this process, and yield the address; signals stay whose they are."""
+    announced: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    server = _Server(_config(app, []), readiness, announced.set_result, signals=False)
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    ended: asyncio.Future[Any] = serving
+    await asyncio.wait({ended, announced}, return_when=asyncio.FIRST_COMPLETED)
+    if not announced.done():
+        await serving  # which says why it did not start
+        raise PortTaken("the server ended before it began", fix="see its log")
+    try:
+        yield announced.result()
+    finally:
+        readiness.draining = True  # so that streams end
+        server.should_exit = True
+        await serving
+
+
+def _config(app: ASGIApp, trusted_proxies: list[str]) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
         loop="asyncio",
         http="httptools",
@@ -86,20 +112,23 @@ async def serve(
         forwarded_allow_ips=trusted_proxies,
         timeout_graceful_shutdown=FINISHES_WITHIN_S,
     )
-    await _Server(config, readiness, announce).serve(sockets=[listening])
 
 
 class _Server(uvicorn.Server):
     """uvicorn, except that it says it is going before it goes, and then ends with status 0."""
 
-    def __init__(self, config: uvicorn.Config, readiness: Readiness, announce: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, readiness: Readiness, announce: Callable[[str], None], *, signals: bool = True
+    ) -> None:
         super().__init__(config)
+        self._signals = signals
         self._readiness = readiness
         self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if sockets and not self.should_exit:
+            _spare_what_stays()
             host, port = sockets[0].getsockname()[:2]
             address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
             _log.info("serving", address=address)
@@ -108,12 +137,13 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        for each in (signal.SIGTERM, signal.SIGINT):
+        ours = (signal.SIGTERM, signal.SIGINT) if self._signals else ()
+        for each in ours:
             loop.add_signal_handler(each, self._leave)
         try:
             yield
         finally:
-            for each in (signal.SIGTERM, signal.SIGINT):
+            for each in ours:
                 loop.remove_signal_handler(each)
 
     def _leave(self) -> None:
@@ -128,3 +158,10 @@ class _Server(uvicorn.Server):
 
     def _stop(self) -> None:
         self.should_exit = True
+
+
+def _spare_what_stays() -> None:
+    """Keep the collector from walking, every few requests, through all that was loaded to stay."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_ALLOCATIONS, 20, 20)

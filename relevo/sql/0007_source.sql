@@ -42,17 +42,23 @@ CREATE TABLE relevo.verifications (
 );
 CREATE INDEX verifications_business ON relevo.verifications (business_id);
 
--- Every tenant with an active configuration. A platform without v1 tables has none.
+-- Every tenant with an active configuration: of v1, which leads, and of v2 once v1 is deprecated. A platform without v1
+-- tables has none.
 CREATE FUNCTION relevo.active_tenants() RETURNS SETOF text
 LANGUAGE plpgsql STABLE SET search_path = '' AS $$
 BEGIN
+    IF relevo.v1_is_deprecated() THEN
+        RETURN QUERY SELECT DISTINCT c.business_id::text FROM public.voice_assistant_configs AS c WHERE c.is_active;
+        RETURN;
+    END IF;
     RETURN QUERY SELECT DISTINCT c.business_id::text FROM relevo.v1_configurations() AS c
                  WHERE c.is_active AND c.business_id IS NOT NULL;
 EXCEPTION WHEN undefined_table OR undefined_column OR invalid_schema_name THEN
     RETURN;
 END $$;
 
--- Those of some tenants that may not live on v2, and why: data that was not verified, or waits to be mirrored.
+-- Those of some tenants that may not live on v2, and why: data that was not verified, or waits to be mirrored; a number
+-- that Vapi was last seen to ask nobody about, so that a switch would change nothing of what callers hear.
 -- Planned anew for each list: a plan for ten tenants takes minutes with 20,000.
 CREATE FUNCTION relevo.unverified_tenants(tenants text[]) RETURNS TABLE (tenant_id text, why text)
 LANGUAGE plpgsql STABLE SET search_path = '' SET plan_cache_mode = force_custom_plan AS $$
@@ -66,6 +72,8 @@ BEGIN
             WHEN w.config_id IS NOT NULL THEN 'has writes that wait for repair'
             WHEN v.config_id IS NULL THEN 'was never verified'
             WHEN v.state NOT IN ('matched', 'edited_on_v2') THEN 'was verified and found ' || v.state
+            WHEN by_id.bound OR by_number.bound
+                THEN 'has a number bound at Vapi, which never asks who answers (relevo vapi adopt)'
         END AS fault
         FROM asked
         JOIN relevo.v1_configurations() AS c ON c.business_id::text = asked.tenant
@@ -73,6 +81,10 @@ BEGIN
         LEFT JOIN relevo.quarantine q ON q.config_id = c.id::text
         LEFT JOIN (SELECT DISTINCT config_id FROM relevo.mirror_queue) AS w ON w.config_id = c.id
         LEFT JOIN relevo.verifications v ON v.config_id = c.id
+        LEFT JOIN relevo.vapi_numbers by_id
+               ON by_id.bound AND by_id.id = coalesce(v2.phone_number_id, c.phone_number_id)
+        LEFT JOIN relevo.vapi_numbers by_number
+               ON by_number.bound AND by_number.number = coalesce(v2.phone_number_id, c.phone_number_id)
     )
     SELECT asked.tenant,
            CASE WHEN count(judged.id) = 0 THEN 'has no configuration' ELSE 'its configuration ' || min(judged.fault) END

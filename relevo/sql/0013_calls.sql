@@ -254,28 +254,39 @@ BEGIN ATOMIC
     FROM relevo.calls c WHERE c.call_id = ANY (call_ids);
 END;
 
--- Pins many calls in one round trip; returns the pins that stand, which are others where somebody was faster.
+-- Pins many calls in one round trip; returns the pins that stand where they may be others: where somebody was faster,
+-- and where one call was given twice.
 -- ``pins``: an array of objects with the fields of relevo.message down to synthetic; no other is read.
 -- (Plans are made once a session, maybe while the table is new and empty: by key, whatever the planner thinks of it.)
 CREATE FUNCTION relevo.pin_calls(pins jsonb) RETURNS SETOF relevo.pin
 LANGUAGE plpgsql SET search_path = '' SET enable_seqscan = off SET jit = off AS $$
+DECLARE
+    placed text[];
 BEGIN
-    INSERT INTO relevo.calls AS c (call_id, tenant_id, version, served_version, decided_at, decided_by, asked,
-                                   flag_version, direction, fallback, unanswered, synthetic,
-                                   first_message_at, last_message_at)
-    SELECT DISTINCT ON (m.call_id)
-           m.call_id, m.tenant_id, m.version, coalesce(m.served_version, m.version), m.decided_at, m.decided_by,
-           coalesce(m.asked, false), m.flag_version, m.direction, m.fallback, coalesce(m.unanswered, false),
-           coalesce(m.synthetic, false), m.at, m.at
-    FROM jsonb_populate_recordset(NULL::relevo.message, pins) AS m
-    ORDER BY m.call_id, m.asked DESC NULLS LAST, m.decided_at
-    ON CONFLICT (call_id) DO UPDATE
-    SET (tenant_id, version, served_version, decided_at, decided_by, asked, flag_version) =
-        ROW (excluded.tenant_id, excluded.version, excluded.served_version, excluded.decided_at, excluded.decided_by,
-             excluded.asked, excluded.flag_version)
-    WHERE NOT c.asked;
-    RETURN QUERY SELECT p.* FROM relevo.pins_of(
-        ARRAY(SELECT m.call_id FROM jsonb_populate_recordset(NULL::relevo.message, pins) AS m)) AS p;
+    WITH written AS (
+        INSERT INTO relevo.calls AS c (call_id, tenant_id, version, served_version, decided_at, decided_by, asked,
+                                       flag_version, direction, fallback, unanswered, synthetic,
+                                       first_message_at, last_message_at)
+        SELECT DISTINCT ON (m.call_id)
+               m.call_id, m.tenant_id, m.version, coalesce(m.served_version, m.version), m.decided_at, m.decided_by,
+               coalesce(m.asked, false), m.flag_version, m.direction, m.fallback, coalesce(m.unanswered, false),
+               coalesce(m.synthetic, false), m.at, m.at
+        FROM jsonb_populate_recordset(NULL::relevo.message, pins) AS m
+        ORDER BY m.call_id, m.asked DESC NULLS LAST, m.decided_at
+        ON CONFLICT (call_id) DO UPDATE
+        SET (tenant_id, version, served_version, decided_at, decided_by, asked, flag_version) =
+            ROW (excluded.tenant_id, excluded.version, excluded.served_version, excluded.decided_at, excluded.decided_by,
+                 excluded.asked, excluded.flag_version)
+        WHERE NOT c.asked
+        RETURNING c.call_id
+    )
+    SELECT array_agg(call_id) INTO placed FROM written;
+    IF cardinality(placed) = jsonb_array_length(pins) THEN
+        RETURN;
+    END IF;
+    RETURN QUERY SELECT p.* FROM relevo.pins_of(ARRAY(
+        SELECT given ->> 'call_id' FROM jsonb_array_elements(pins) AS given
+        GROUP BY given ->> 'call_id' HAVING count(*) > 1 OR given ->> 'call_id' <> ALL (coalesce(placed, '{}')))) AS p;
 END $$;
 
 -- Calls that could not be written into the platform's own table, or not yet; tried again until they can.

@@ -158,11 +158,16 @@ CREATE FUNCTION relevo.tenants_at(percent numeric) RETURNS integer
 LANGUAGE sql STABLE SET search_path = ''
 RETURN (SELECT ceil(percent * count(*) / 100)::integer FROM relevo.active_tenants());
 
+-- How many tenants the flag's list may hold; relevo/rollout/plan.py has the same number. A larger phase is a percentage.
+CREATE FUNCTION relevo.largest_list() RETURNS integer
+LANGUAGE sql IMMUTABLE SET search_path = ''
+RETURN 20000;
+
 CREATE FUNCTION relevo.open_rollout() RETURNS bigint
 LANGUAGE sql STABLE SET search_path = ''
 RETURN (SELECT r.id FROM relevo.rollouts AS r WHERE r.state NOT IN ('RolledBack', 'Complete'));
 
--- While a rollout runs, the flag's percentage is 0 and its list the cohort. A percentage written by anybody else than
+-- While a rollout runs, the flag's percentage is 0 and its list the cohort, as far as a list can hold it. A percentage written by anybody else than
 -- the controller, old code, psql or a button, means that share of the tenants; 0 means nobody, also where it was 0
 -- before. A writer of whole rows, who hands back the old percentage beside a new list, means the list.
 CREATE FUNCTION relevo.resize_cohort() RETURNS trigger
@@ -171,7 +176,9 @@ DECLARE
     rollout bigint := relevo.open_rollout();
 BEGIN
     IF rollout IS NULL OR current_setting('relevo.rollout', true) = 'controller'
+       OR current_setting('relevo.rollback', true) <> ''  -- relevo rollback says itself who stays
        OR coalesce(NEW.percentage, 0) NOT BETWEEN 0 AND 100
+       OR relevo.tenants_at(coalesce(NEW.percentage, 0)) > relevo.largest_list()
        OR NEW.percentage = OLD.percentage AND (NEW.enabled_tenants IS DISTINCT FROM OLD.enabled_tenants
                                                OR NEW.disabled_tenants IS DISTINCT FROM OLD.disabled_tenants) THEN
         RETURN NEW;
@@ -185,6 +192,19 @@ END $$;
 CREATE TRIGGER voice_agent_v2_cohort BEFORE UPDATE OF percentage ON public.feature_flags
 FOR EACH ROW WHEN (NEW.name = 'voice_agent_v2') EXECUTE FUNCTION relevo.resize_cohort();
 
+-- A rehearsal compresses time: what it calls the present is written here, so that also what a trigger writes down, for
+-- whoever changes the flag by hand, is in its time. Without a row, as everywhere else, the present is the transaction's.
+CREATE TABLE relevo.compressed_time (
+    only_one   boolean PRIMARY KEY DEFAULT true CHECK (only_one),
+    real_since timestamptz NOT NULL,
+    since      timestamptz NOT NULL,  -- what that moment is called
+    times      float8 NOT NULL CHECK (times > 0)
+);
+
+CREATE FUNCTION relevo.present() RETURNS timestamptz
+LANGUAGE sql STABLE SET search_path = ''
+RETURN coalesce((SELECT t.since + (clock_timestamp() - t.real_since) * t.times FROM relevo.compressed_time AS t), now());
+
 -- Any change of the flag by somebody else than the controller pauses the rollout, in that writer's own transaction. A
 -- total rollback ends it; undoing one takes it up again, paused.
 CREATE FUNCTION relevo.overrule_rollout() RETURNS trigger
@@ -192,6 +212,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 DECLARE
     was relevo.rollouts;
     arrow relevo.rollout_arrows;
+    present timestamptz := relevo.present();
     who text := relevo.writer();
     said text := coalesce(nullif(current_setting('relevo.reason', true), ''), 'the flag was changed by hand');
     act text := CASE current_setting('relevo.rollback', true) WHEN 'total' THEN 'abort' WHEN 'undo' THEN 'undo'
@@ -213,12 +234,12 @@ BEGIN
     UPDATE relevo.rollouts
     SET state = arrow.target, flag_version = NEW.version,
         cause = CASE WHEN arrow.target = 'Paused' THEN CASE act WHEN 'undo' THEN 'undo' ELSE 'flag' END END,
-        paused_at = CASE WHEN arrow.target = 'Paused' THEN coalesce(was.paused_at, was.finished_at, now()) END,
-        finished_at = CASE WHEN arrow.target = 'RolledBack' THEN now() END,
-        judged_from = date_trunc('minute', now(), 'UTC') + interval '1 minute'
+        paused_at = CASE WHEN arrow.target = 'Paused' THEN coalesce(was.paused_at, was.finished_at, present) END,
+        finished_at = CASE WHEN arrow.target = 'RolledBack' THEN present END,
+        judged_from = greatest(was.judged_from, date_trunc('minute', present, 'UTC') + interval '1 minute')
     WHERE id = was.id;
     INSERT INTO relevo.rollout_transitions (rollout_id, at, source, event, target, phase, actor, why, details)
-    VALUES (was.id, now(), was.state, act, arrow.target, was.phase, who, said,
+    VALUES (was.id, present, was.state, act, arrow.target, was.phase, who, said,
             jsonb_build_object('flag_version', NEW.version));
     INSERT INTO relevo.audit_log (actor, action, subject, reason, details)
     VALUES (who, 'rollout.' || act, 'rollout ' || was.id, said,
@@ -235,7 +256,8 @@ DECLARE
 BEGIN
     FOREACH ours IN ARRAY ARRAY['relevo.rollout_arrows', 'relevo.rollouts', 'relevo.rollout_phases',
                                 'relevo.rollout_cohort', 'relevo.rollout_evaluations',
-                                'relevo.rollout_transitions']::regclass[] LOOP
+                                'relevo.rollout_transitions',
+                                'relevo.compressed_time']::regclass[] LOOP
         EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', ours);
     END LOOP;
 END $$;

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import psycopg
-from pydantic_core import to_json
 
 from relevo.clock import Clock
-from relevo.db.pool import Database, every
-from relevo.db.statements import statement
+from relevo.db.pool import Database
 from relevo.errors import RelevoError
 from relevo.metrics import record
-from relevo.metrics.record import Message, Pin, Standing
+from relevo.metrics.record import Message, Pin
 from relevo.webhooks import route
 from relevo.webhooks.grouping import Grouped
 from relevo.webhooks.identify import Found, identify
@@ -37,17 +35,17 @@ UNAVAILABLE = (RelevoError, psycopg.Error, TimeoutError, OSError)
 """What it looks like when something cannot be stored."""
 
 _PIN_FIELDS = tuple(field.name for field in fields(Pin))
-_PINNED = (*_PIN_FIELDS, "at", "direction", "synthetic")
 
 
 class Calls:
     """See the module."""
 
     def __init__(self, database: Database, known: Known, clock: Clock) -> None:
-        self._database, self._known, self._clock = database, known, clock
-        self._pinning = Grouped(self._pin_all, most=_PINS_TOGETHER, at_once=1, within_s=PIN_WITHIN_S)
-        self._faults = Grouped(self._record_all, most=record.BATCH, at_once=1, within_s=PIN_WITHIN_S)
-        self._recording = Grouped(self._record_all, most=record.BATCH, at_once=2, within_s=RECORD_WITHIN_S)
+        self._known, self._clock = known, clock
+        pin, write = partial(record.pin, database), partial(record.record_alone, database)
+        self._pinning = Grouped(pin, most=_PINS_TOGETHER, at_once=1, within_s=PIN_WITHIN_S)
+        self._faults = Grouped(write, most=record.BATCH, at_once=1, within_s=PIN_WITHIN_S)
+        self._recording = Grouped(write, most=record.BATCH, at_once=2, within_s=RECORD_WITHIN_S)
         self._pins: OrderedDict[str, Pin] = OrderedDict()
 
     async def pin(self, pin: Pin, event: Event, **more: Any) -> Pin:
@@ -59,7 +57,7 @@ class Calls:
         message = Message(**_plain(pin), at=event.at, direction=event.direction, **more)
         grouped = self._faults if message.fallback or message.unanswered else self._pinning  # which adds none to a row
         try:
-            return self._remember(await grouped.put(message))
+            return self._remember(await grouped.put(message) or pin)
         except UNAVAILABLE:
             return self._remember(pin)
 
@@ -88,7 +86,7 @@ class Calls:
             return None
         pin = presented or self.remembered(event.call_id) or self.assumed(event.call_id, event)
         message = message_of(event, pin, **more)
-        return self._remember(await self._recording.put(message))
+        return self._remember(await self._recording.put(message) or pin)
 
     def assumed(self, call_id: str, event: Event) -> Pin:
         """The pin of a call that never asked us."""
@@ -118,17 +116,6 @@ class Calls:
         while len(self._pins) > _REMEMBERED:
             self._pins.popitem(last=False)
         return pin
-
-    async def _pin_all(self, messages: Sequence[Message]) -> dict[str, Standing]:
-        """As record.pin_calls, with nothing encoded but what it reads: the time that is spent here, all calls wait."""
-        pins = to_json([{name: getattr(message, name) for name in _PINNED} for message in messages]).decode()
-        async with self._database.transaction() as connection:
-            rows = await every(connection, statement("metrics", "pin_calls"), {"pins": pins})
-        return {row["call_id"]: Standing(**row) for row in rows}
-
-    async def _record_all(self, messages: Sequence[Message]) -> dict[str, Standing]:
-        async with self._database.transaction() as connection:
-            return await record.record(connection, messages)
 
     def forget(self, call_id: str) -> None:
         """A call that is over is not asked about often."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import psycopg
 import structlog
@@ -19,7 +20,7 @@ _MOST_WAITING = 20_000
 
 _log = structlog.get_logger()
 
-Write = Callable[[Sequence[Message]], Awaitable[dict[str, Standing]]]
+Write = Callable[[Sequence[Message]], Coroutine[Any, Any, dict[str, Standing]]]
 
 
 class Grouped:
@@ -27,18 +28,19 @@ class Grouped:
 
     def __init__(self, write: Write, *, most: int, at_once: int, within_s: float) -> None:
         self._write, self._most, self._at_once, self._within_s = write, most, at_once, within_s
-        self._waiting: deque[tuple[Message, asyncio.Future[Standing]]] = deque()
+        self._waiting: deque[tuple[Message, asyncio.Future[Standing | None]]] = deque()
         self._draining = 0
         self._under_way: set[asyncio.Task[None]] = set()
+        self._left: set[asyncio.Task[dict[str, Standing]]] = set()  # too late, and not yet given up by the driver
 
-    def put(self, message: Message) -> asyncio.Future[Standing]:
-        """The pin that stands, once the message is stored.
+    def put(self, message: Message) -> asyncio.Future[Standing | None]:
+        """The pin that stands, once the message is stored; None: the one given.
 
         Raises TimeoutError when that takes too long, or what the database raised: then nothing was stored.
         """
         if len(self._waiting) >= _MOST_WAITING:
             raise DatabaseUnreachable("too many calls wait to be written", fix="check the database")
-        done: asyncio.Future[Standing] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[Standing | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((message, done))
         if self._draining < self._at_once:
             self._draining += 1
@@ -49,8 +51,8 @@ class Grouped:
 
     async def finish(self) -> None:
         """Wait for what is under way."""
-        while self._under_way:
-            await asyncio.wait(self._under_way)
+        while self._under_way or self._left:
+            await asyncio.wait({*self._under_way, *self._left})
 
     async def _drain(self) -> None:
         try:
@@ -60,10 +62,9 @@ class Grouped:
         finally:
             self._draining -= 1  # at once: a task that is as good as over takes nothing more
 
-    async def _store(self, group: list[tuple[Message, asyncio.Future[Standing]]]) -> None:
+    async def _store(self, group: list[tuple[Message, asyncio.Future[Standing | None]]]) -> None:
         try:
-            async with asyncio.timeout(self._within_s):
-                standing = await self._write([message for message, _ in group])
+            standing = await self._written([message for message, _ in group])
         except TimeoutError as error:
             _log.error("calls not stored in time", calls=len(group))
             group += self._waiting  # they have waited as long
@@ -87,10 +88,31 @@ class Grouped:
         else:
             for message, done in group:
                 if not done.done():
-                    done.set_result(standing[message.call_id])  # every call that was given has a pin then
+                    done.set_result(standing.get(message.call_id))
+
+    async def _written(self, messages: Sequence[Message]) -> dict[str, Standing]:
+        """What was written. Raises TimeoutError on time, whatever the write is at then: to cancel what a server hangs
+        on takes the driver seconds more, and a caller does not have them."""
+        writing = asyncio.create_task(self._write(messages))
+        try:
+            done, _ = await asyncio.wait({writing}, timeout=self._within_s)
+        finally:
+            if not writing.done():
+                writing.cancel()
+                self._left.add(writing)
+                writing.add_done_callback(self._left.discard)
+                writing.add_done_callback(_ignored)
+        if not done:
+            raise TimeoutError
+        return writing.result()
 
 
-def _fail(done: asyncio.Future[Standing], error: Exception) -> None:
+def _ignored(task: asyncio.Task[dict[str, Standing]]) -> None:
+    if not task.cancelled():
+        task.exception()
+
+
+def _fail(done: asyncio.Future[Standing | None], error: Exception) -> None:
     if not done.done():
         done.set_exception(error)
         done.exception()  # whoever waited may be gone

@@ -138,6 +138,11 @@ async def _forget(database: Database, number: Number, actor: str, reason: str | 
         await connection.execute(statement("router", "release_number"), given)
 
 
+def is_bound(number: dict[str, Any]) -> bool:
+    """Whether a number as Vapi describes it never asks us."""
+    return any(number.get(name) for name in _BINDINGS)
+
+
 def _of(numbers: list[Number], tenants: Collection[str] | None) -> list[Number]:
     """The numbers of some tenants; of all, those that are anybody's."""
     if tenants is None:

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 
 from pydantic_core import from_json, to_json
 
-from relevo.metrics.record import Pin
+from relevo.metrics.record import Pin, Version
 
 PARAMETER = "pin"
 GOOD_FOR = timedelta(days=7)
@@ -82,6 +82,16 @@ def verified(text: str, keys: Keys, now: datetime) -> Pin | None:
         asked=asked,
         flag_version=flag_version,
     )
+
+
+def claimed(query: bytes) -> tuple[Version, Version] | None:
+    """The versions that decided and answered, as the pin in a URL's query says; unproved, for whoever plays Vapi."""
+    text = in_query(query)
+    try:
+        said = from_json(base64.b64decode(_padded(text or ""), altchars=b"-_", validate=True)[_MAC_BYTES:])
+        return said[3], said[4]
+    except (ValueError, TypeError, LookupError):
+        return None
 
 
 def in_query(query: bytes) -> str | None:

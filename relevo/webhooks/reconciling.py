@@ -1,5 +1,6 @@
 """Calls of which no report came: 2 to 5 of a hundred. With an API key they are looked up at Vapi; those that nobody can
-tell anything of end by their longest duration. One process at a time does it."""
+tell anything of end by their longest duration. And the numbers at Vapi, which people bind and unbind there, are read
+again. One process at a time does it."""
 
 from __future__ import annotations
 
@@ -15,15 +16,17 @@ from relevo.clock import Clock
 from relevo.db.lease import lease
 from relevo.db.pool import Database, every
 from relevo.db.statements import statement
-from relevo.errors import LeaseHeld, RelevoError
+from relevo.errors import LeaseHeld, RelevoError, VapiRefused, VapiUnreachable
 from relevo.metrics import record
 from relevo.metrics.record import Message
+from relevo.webhooks import numbers
 from relevo.webhooks.calls import message_of
 from relevo.webhooks.message import of
 from relevo.webhooks.vapi import Vapi
 
 LEASE = "reconcile calls"
 EVERY_S = 30.0
+NUMBERS_EVERY = timedelta(minutes=10)
 REPORTED_BY = timedelta(minutes=10)  # a report comes some 5 s after the end
 LONGEST_CALL = timedelta(hours=1)  # Vapi's own limit is 10 minutes, unless an assistant says otherwise
 LOOKED_FOR = timedelta(days=1)
@@ -36,10 +39,14 @@ async def keep_reconciling(database: Database, vapi: Vapi | None, clock: Clock) 
     while True:
         with contextlib.suppress(LeaseHeld, RelevoError, psycopg.Error):
             async with lease(database, LEASE) as held:
+                numbers_at = None
                 while True:
                     async with database.transaction() as connection:
                         await held.hold(connection)
                     await reconcile(database, vapi, clock)
+                    if vapi is not None and (numbers_at is None or clock() - numbers_at >= NUMBERS_EVERY):
+                        numbers_at = clock()
+                        await look_at_numbers(database, vapi, clock)
                     await asyncio.sleep(EVERY_S)
         await asyncio.sleep(EVERY_S)
 
@@ -54,6 +61,14 @@ async def reconcile(database: Database, vapi: Vapi | None, clock: Clock) -> int:
     while await record.repair_voice_calls(database, clock()) == record.BATCH:
         pass
     return closed
+
+
+async def look_at_numbers(database: Database, vapi: Vapi, clock: Clock) -> None:
+    """Once; where Vapi does not answer, what was seen last stays. Raises what the database raises."""
+    try:
+        await numbers.read(database, vapi, clock)
+    except (VapiUnreachable, VapiRefused) as error:
+        _log.warning("numbers not read", why=str(error))
 
 
 async def _look_up(database: Database, vapi: Vapi, clock: Clock) -> int:

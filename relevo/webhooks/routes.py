@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -31,7 +31,7 @@ class Webhook:
         headers = scope["headers"]
         named = texts(headers)
         self._router.admit(named, scope["query_string"])
-        body = await Request(scope, receive).body()
+        body = await _whole(receive)
         house = self._house(scope["scheme"], named.get("host", ""))
         reply = await self._router.receive(Delivery(headers, named, scope["query_string"], body, house))
         told = [
@@ -50,6 +50,18 @@ class Webhook:
             found = answers.house(base.rstrip("/") + PATHS[0], self._credential_id, self._own)
             self._houses[scheme, host] = found
         return found
+
+
+async def _whole(receive: Receive) -> bytes:
+    """A request's body. Raises ClientDisconnect for one that will not come to its end."""
+    parts = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def routes(

@@ -1,9 +1,9 @@
-"""Vapi's own API: numbers read and bound, calls looked up."""
+"""Vapi's own API: numbers read and bound, calls looked up and taken in hand."""
 
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 from pydantic_core import from_json
@@ -34,29 +34,48 @@ class Vapi:
         found = await self._ask("GET", f"/call/{quote(call_id, safe='')}", missing_is_none=True)
         return None if found is None else _object(found)
 
-    async def _ask(
-        self, method: str, path: str, body: dict[str, Any] | None = None, *, missing_is_none: bool = False
-    ) -> Any:
+    async def control(self, url: str, said: dict[str, Any]) -> None:
+        """Do something with a call that is going on. ``url``: its monitor.controlUrl, of which only servers of Vapi's
+        own get the key. Raises VapiUnreachable, VapiRefused."""
+        status, _answer = await self._send("POST", url, said, with_key=self._is_theirs(url))
+        if not 200 <= status < 300:
+            raise VapiRefused(f"Vapi answers {status} to {said['type']}", fix="see the call in Vapi's dashboard")
+
+    def _is_theirs(self, url: str) -> bool:
+        ours, host = urlsplit(self._url).hostname or "", urlsplit(url).hostname or ""
+        return host == ours or (ours.startswith("api.") and host.endswith(ours[3:]) and url.startswith("https:"))
+
+    async def _send(
+        self, method: str, url: str, body: dict[str, Any] | None, *, with_key: bool = True
+    ) -> tuple[int, bytes]:
+        key = {"authorization": f"Bearer {self._key}"} if with_key else {}
         try:
             async with self._session.request(
                 method,
-                self._url + path,
+                url,
                 json=body,
-                headers={"authorization": f"Bearer {self._key}", "accept-encoding": "identity"},
+                headers={"accept-encoding": "identity", **key},
                 timeout=aiohttp.ClientTimeout(total=WITHIN_S),
                 allow_redirects=False,  # the key goes nowhere else
             ) as response:
-                answer = await response.read()
+                return response.status, await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            parts = urlsplit(url)
             raise VapiUnreachable(
-                f"Vapi does not answer at {self._url}: {type(error).__name__}", fix="check RELEVO_VAPI_API_URL"
+                f"Vapi does not answer at {parts.scheme}://{parts.netloc}: {type(error).__name__}",
+                fix="check RELEVO_VAPI_API_URL",
             ) from error
-        if response.status == 404 and missing_is_none:
+
+    async def _ask(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, missing_is_none: bool = False
+    ) -> Any:
+        status, answer = await self._send(method, self._url + path, body)
+        if status == 404 and missing_is_none:
             return None
-        if response.status in (401, 403):
+        if status in (401, 403):
             raise VapiRefused("Vapi refuses the API key", fix="set RELEVO_VAPI_API_KEY to a private key")
-        if not 200 <= response.status < 300:
-            raise VapiRefused(f"Vapi answers {response.status} to {method} {path}", fix="see Vapi's dashboard")
+        if not 200 <= status < 300:
+            raise VapiRefused(f"Vapi answers {status} to {method} {path}", fix="see Vapi's dashboard")
         try:
             return from_json(answer)
         except ValueError as error:

@@ -72,3 +72,14 @@ SELECT * FROM acked
 
 -- incident --
 SELECT * FROM relevo.incidents WHERE id = %(id)s
+
+-- drift_on_v2 --
+-- Tenants on v2 whose data verification last found wrong, or could not be made equal yet.
+WITH wrong AS MATERIALIZED (
+    SELECT v.business_id::text AS tenant_id FROM relevo.verifications v
+    WHERE v.state IN ('drifted', 'missing') AND v.business_id IS NOT NULL
+    UNION
+    SELECT c.business_id::text FROM relevo.mirror_queue w JOIN public.voice_assistant_configs c ON c.id = w.config_id
+    WHERE w.queued_at < %(before)s
+)
+SELECT count(*) AS tenants, min(tenant_id) AS first FROM wrong WHERE public.should_use_voice_agent_v2(tenant_id)

@@ -70,6 +70,25 @@ SELECT count(*) AS calls FROM relevo.calls
 WHERE stage < 6 AND version = 'v2' AND NOT synthetic AND tenant_id = ANY (%(tenants)s::text[])
   AND decided_at >= %(since)s
 
+-- calls_of_v2 --
+-- Calls that are going on with v2, of the tenants named, or of all that the flag does not put there any more; and by
+-- number at Vapi where a person of the business answers.
+WITH line AS (
+    SELECT c.business_id::text AS tenant_id, jsonb_object_agg(n.id, n.fallback ->> 'number') AS lines
+    FROM public.voice_assistant_configs c JOIN relevo.vapi_numbers n ON n.id = c.phone_number_id
+    WHERE n.fallback ->> 'number' IS NOT NULL GROUP BY c.business_id
+)
+SELECT c.call_id, c.tenant_id, l.lines AS human_lines
+FROM relevo.calls c LEFT JOIN line l ON l.tenant_id = c.tenant_id
+WHERE c.stage < 6 AND c.served_version = 'v2' AND NOT c.synthetic AND c.decided_at >= %(since)s
+  AND (c.tenant_id = ANY (%(tenants)s::text[])
+       OR %(tenants)s::text[] IS NULL AND NOT public.should_use_voice_agent_v2(c.tenant_id))
+ORDER BY c.decided_at, c.call_id
+
+-- note_cut --
+INSERT INTO relevo.audit_log (actor, action, subject, reason, details)
+VALUES (%(actor)s, 'call.cut', 'call ' || %(call_id)s::text, %(reason)s, %(details)s::jsonb)
+
 -- edits --
 -- What was edited on v2 and v1 will not say.
 SELECT c.business_id::text AS tenant_id, e.config_id, e.field, e.edited_by, e.edited_at

@@ -83,6 +83,11 @@ SET enabled = true, percentage = 0,
     enabled_tenants = relevo.cohort_of(%(id)s, %(size)s, enabled_tenants, disabled_tenants)
 WHERE name = 'voice_agent_v2' RETURNING version, enabled_tenants
 
+-- write_share --
+-- More than a list holds: who is on it stays, and the percentage selects the others.
+UPDATE public.feature_flags SET enabled = true, percentage = %(percentage)s
+WHERE name = 'voice_agent_v2' RETURNING version, enabled_tenants
+
 -- write_everybody --
 -- The end: the percentage selects all, and the row's trigger puts the unverified on the disabled list.
 UPDATE public.feature_flags SET enabled = true, percentage = 100, enabled_tenants = ARRAY[]::text[]
@@ -162,6 +167,17 @@ WHERE rollout_id = %(id)s ORDER BY id DESC LIMIT %(most)s
 SELECT ordinal, name, percent, tenants, asked_at, reached_at, ended_at FROM relevo.rollout_phases
 WHERE rollout_id = %(id)s ORDER BY ordinal
 
+-- zones --
+-- Time zones of tenants, as v1 has them; null for who has none.
+SELECT DISTINCT nullif(btrim(t.time_zone), '') AS time_zone
+FROM relevo.tenants_as_they_are() AS t WHERE t.id::text = ANY (%(tenants)s::text[])
+
+-- zones_joining --
+-- The same of those who join after one phase, up to another.
+SELECT DISTINCT nullif(btrim(t.time_zone), '') AS time_zone
+FROM relevo.rollout_cohort c JOIN relevo.tenants_as_they_are() AS t ON t.id::text = c.tenant_id
+WHERE c.rollout_id = %(id)s AND c.phase > %(phase)s AND c.phase <= %(until)s AND c.singled_out_at IS NULL
+
 -- behind --
 -- Processes that are alive and answer by an older version of the flag.
 SELECT count(*) FILTER (WHERE version < %(version)s) AS behind, count(*) AS readers FROM relevo.flag_readers
@@ -215,3 +231,8 @@ FROM counted c
 LEFT JOIN (SELECT hour, version, array_agg(bucket) AS buckets, array_agg(calls) AS bucket_calls
            FROM bucket GROUP BY hour, version) AS b USING (hour, version)
 ORDER BY c.hour, c.version
+
+-- compress_time --
+-- From now on this database's present is ``since``, and runs ``times`` as fast.
+INSERT INTO relevo.compressed_time AS t (real_since, since, times) VALUES (clock_timestamp(), %(since)s, %(times)s)
+ON CONFLICT (only_one) DO UPDATE SET real_since = excluded.real_since, since = excluded.since, times = excluded.times

@@ -1,0 +1,1 @@
+"""The rehearsal: a whole rollout on a database of its own, in compressed time, all others played by stand-ins."""
