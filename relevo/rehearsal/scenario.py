@@ -116,7 +116,7 @@ async def _carrier(stage: Stage) -> Facts:
     stage.tell("act", "the carrier drops half of all calls, whoever answers")
     stage.manners = lambda _line, version: Manner(0.0, HEALTHY[version].latency_ms, 0.5)
     await stage.until(lambda: stage.state in ("Degraded", "Paused", "RolledBack"))
-    await stage.pass_hours(6)
+    await stage.pass_hours(2)
     return {}
 
 
