@@ -10,11 +10,15 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import calls, flags, memory, mirror, move, profile, record, restore, router, serve
+from bench import calls, dashboard, flags, memory, mirror, move, profile, record, restore, rollout, router, serve
 from bench.figures import Figure, table
 from bench.place import place
 
 ROUNDS = 3
+PARTS = (
+    "move", "mirror", "memory", "calls", "profile", "flags", "serve", "restore", "record", "router", "tick", "rollback",
+    "dashboard",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -40,7 +44,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="a million configurations, three million calls")
     parser.add_argument(
         "--only",
-        choices=("move", "mirror", "memory", "calls", "profile", "flags", "serve", "restore", "record", "router"),
+        choices=PARTS,
         help="one part alone",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="store the figures")
@@ -53,8 +57,7 @@ async def _measured(options: argparse.Namespace) -> tuple[list[Figure], list[pro
     sizes = (10_000, 100_000, 1_000_000) if options.full else (10_000, 100_000)
     many = options.calls or (3_000_000 if options.full else 300_000)
     with place() as server:
-        everything = ("move", "mirror", "memory", "calls", "profile", "flags", "serve", "restore", "record", "router")
-        for part in (options.only,) if options.only else everything:
+        for part in (options.only,) if options.only else PARTS:
             print(f"measuring: {part} …", file=sys.stderr)
             match part:
                 case "move":
@@ -73,10 +76,16 @@ async def _measured(options: argparse.Namespace) -> tuple[list[Figure], list[pro
                     )
                 case "router":
                     figures += await router.compare(server, ROUNDS)
+                case "tick":
+                    figures += await rollout.ticks(server)
+                case "rollback":
+                    figures += await rollout.rollbacks(server)
                 case "serve":
                     figures += await serve.compare(server, ROUNDS)
                 case "record":
                     figures += await record.compare(server, options.calls or 5_000, ROUNDS)
+                case "dashboard":
+                    figures += await dashboard.compare(server, ROUNDS)
                 case "profile":
                     shares = await profile.profile(server, options.rows // 4)
     return figures, shares

@@ -38,11 +38,11 @@ _UPSERT = """
 _PIN = "SELECT * FROM relevo.pin_calls(%s::jsonb)"
 _RECORD = "SELECT * FROM relevo.record_messages(%s::jsonb)"
 # A day of calls of two versions as it is once folded, with as many different latencies as real ones have.
-_FOLDED_DAY = """
+FOLDED_DAY = """
     WITH minute AS (
-        SELECT %(now)s::timestamptz - m * interval '1 minute' AS at, v, b,
-               greatest(1, round(%(calls)s / 1440.0 / 2 * exp(-((b - 345) / 28.0) ^ 2) / 49.6))::bigint AS calls
-        FROM generate_series(0, 1500) AS m, unnest(ARRAY['v1', 'v2']) AS v, generate_series(285, 420) AS b
+        SELECT %(now)s::timestamptz - m * interval '1 minute' AS at, v, %(middle)s + o AS b,
+               greatest(1, round(%(calls)s / 1440.0 / 2 * exp(-((o / 28.0) ^ 2)) / 49.6))::bigint AS calls
+        FROM generate_series(0, 1500) AS m, unnest(ARRAY['v1', 'v2']) AS v, generate_series(-60, 75) AS o
     ), hour AS (
         SELECT date_trunc('hour', at) AS at, v, b, sum(calls) AS calls FROM minute GROUP BY 1, 2, 3
     ), spread AS (
@@ -122,7 +122,7 @@ async def _read(place: Place, template: str, calls: int, rounds: int) -> Figure:
     """The least of some reads of the last 24 hours, of which half an hour is in minutes."""
     with place.clone(template) as name:
         with psycopg.connect(place.local(name), autocommit=True, cursor_factory=psycopg.ClientCursor) as connection:
-            connection.execute(_FOLDED_DAY, {"now": NOW, "calls": calls, "tenants": _TENANTS})
+            connection.execute(FOLDED_DAY, {"now": NOW, "calls": calls, "tenants": _TENANTS, "middle": 345})
             connection.execute("VACUUM (ANALYZE)")
         async with Database(place.url(name)) as database:
             took_ms = []

@@ -117,7 +117,9 @@ class Served:
 
 
 @contextmanager
-def serving(url: str, *, port: int = 0, env: Mapping[str, str] | None = None) -> Iterator[Served]:
+def serving(
+    url: str, *, port: int = 0, env: Mapping[str, str] | None = None, starts_within_s: float = STARTS_WITHIN_S
+) -> Iterator[Served]:
     """A running server, ended with the block."""
     with tempfile.NamedTemporaryFile("w+", suffix=".log") as log:
         process = subprocess.Popen(
@@ -129,7 +131,7 @@ def serving(url: str, *, port: int = 0, env: Mapping[str, str] | None = None) ->
         )
         try:
             assert process.stdout is not None
-            readable, _, _ = select.select([process.stdout], [], [], STARTS_WITHIN_S)
+            readable, _, _ = select.select([process.stdout], [], [], starts_within_s)
             line = process.stdout.readline() if readable else ""
             assert line, f"it does not start: {Path(log.name).read_text()}"
             yield Served(json.loads(line)["address"], process, log)

@@ -15,6 +15,7 @@ from relevo.dashboard import (
     acting,
     in_force,
     judging,
+    mending,
     overview,
     records,
     rooms,
@@ -27,7 +28,7 @@ from relevo.dashboard import (
 from relevo.dashboard.places import Place
 from relevo.metrics.health import Health
 from relevo.metrics.latency import Histogram
-from relevo.migration import states
+from relevo.migration import reviewing, states
 from relevo.rollout import gate, state
 
 DASHBOARD = Path(rooms.__file__).parent
@@ -47,6 +48,10 @@ NEEDED: dict[tuple[str, str], Role | None] = {
     ("GET", "/tenants/{tenant}/to/{version}"): Role.OPERATOR,
     ("POST", "/tenants/{tenant}/to/{version}"): Role.OPERATOR,
     ("GET", "/migration"): Role.VIEWER,
+    ("GET", "/review/{config}"): Role.VIEWER,
+    ("POST", "/review/{config}"): Role.OPERATOR,
+    ("POST", "/quarantine/retry"): Role.OPERATOR,
+    ("GET", "/backups/{backup}"): Role.OPERATOR,
     ("GET", "/calls"): Role.VIEWER,
     ("GET", "/calls/{call_id:path}"): Role.VIEWER,
     ("GET", "/audit"): Role.VIEWER,
@@ -64,6 +69,7 @@ PLACES: tuple[Place, ...] = (
     *acting.PLACES,
     *tenants.PLACES,
     *records.PLACES,
+    *mending.PLACES,
     *in_force.PLACES,
     *signing_in.PLACES,
 )
@@ -126,6 +132,7 @@ def test_every_sentence_is_said_in_spanish() -> None:
             said |= set(re.findall(r': "([^"]*)"', table))
     said |= {*wheel.LABELS, *wheel.REFUSALS.values(), *strip.LABELS.values(), *get_args(gate.Verdict)}
     said |= {*get_args(state.State)}
+    said |= set(reviewing.REASONS.values())
     said |= {limit.label for limit in judging.LIMITS} | {span.label for span in overview.SPANS.values()}
     said |= {*get_args(states.State), *(role.label for role in Role), *get_args(judging.Grade)} - {"none"}
     assert len(said) > 150

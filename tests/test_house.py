@@ -33,6 +33,7 @@ PLAN = """
     rollout
     simulator
     report
+    cleanup
     dashboard
     serving
     rehearsal
@@ -82,6 +83,7 @@ WATCHED = {
 
 # SQL outside relevo/sql, by file and how it begins, with the reason why it cannot be a file's statement.
 SQL_IN_PYTHON = {
+    ("cleanup/archive.py", "^COPY"): "what pg_restore prints, looked for",
     ("db/cluster.py", "CREATE ROLE"): "before there is a database to have statements for",
     ("db/cluster.py", "CREATE DATABASE"): "the same",
     ("db/migrations.py", "INSERT INTO relevo.schema_files"): "printed at the end of each migration file",

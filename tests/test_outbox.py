@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -200,6 +201,43 @@ async def test_a_side_that_hangs_is_given_up_on_and_asked_again(
         clock.on(minutes=1)
         assert await all_due(delivery) == 1
     assert await states(ready) == {"a": ("sent", 2)}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_through_any_mischief_each_message_arrives_once_or_is_dead_with_its_reason(
+    ready: Database, clock: Hands, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Both sides fail, limit, hang and refuse at random, while two processes deliver to each."""
+    monkeypatch.setattr(wire, "ANSWERS_WITHIN_S", 0.2)
+    dice = random.Random(seed)
+    said = [f"{channel} {number}" for number in range(20) for channel in ("slack", "pagerduty")]
+    for key in said:
+        channel = key.split()[0]
+        event = {"variables": {**TRIGGER, "incident": key}} if channel == "pagerduty" else {}
+        await say(ready, key, channel, thread=f"{channel} {dice.randrange(8)}", **event)
+
+    def mischief(fine: int) -> list[tuple[int, dict[str, str]] | None]:
+        limited = (429, {"Retry-After": str(dice.randrange(1, 90))})
+        return [dice.choice([None, (500, {}), (503, {}), limited, (400, {}), (fine, {})]) for _ in range(30)]
+
+    async with hook(script=mischief(200)) as slack, hook(answer=202, script=mischief(202)) as pager:
+        each = [deliver(ready, Slack(slack.url, "#c", shipped(), clock), clock) for _ in range(2)]
+        each += [deliver(ready, PagerDuty("key", pager.url, clock), clock) for _ in range(2)]
+        for _ in range(200):
+            await asyncio.gather(*(all_due(one) for one in each))
+            if {state for state, _ in (await states(ready)).values()} <= {"sent", "dead"}:
+                break
+            clock.on(minutes=2)
+    found = await rows(ready, "SELECT dedup_key, state, channel, last_error FROM relevo.outbox")
+    sent = {channel: [row for row in found if (row["channel"], row["state"]) == (channel, "sent")] for channel in
+            ("slack", "pagerduty")}  # fmt: skip
+    assert (len(slack.taken), len(pager.taken)) == (len(sent["slack"]), len(sent["pagerduty"]))
+    keys = [event["dedup_key"] for event in pager.taken]
+    assert len(set(keys)) == len(keys) == len(sent["pagerduty"])
+    dead = [row for row in found if row["state"] == "dead"]
+    assert len(found) == len(said) == len(dead) + sum(map(len, sent.values()))
+    assert dead
+    assert all("answered 400" in row["last_error"] for row in dead)
 
 
 async def test_what_is_refused_for_good_is_dead_and_says_why(ready: Database, clock: Hands) -> None:

@@ -15,6 +15,8 @@ from relevo.db.lease import lease
 from relevo.db.pool import Database
 from relevo.errors import LeaseLost, Refused, SomebodyWasFaster
 from relevo.rollout import controller, operating
+from relevo.rollout import plan as plans
+from relevo.rollout.cohort import line_up
 from relevo.rollout.moving import move
 from relevo.rollout.plan import DEFAULT, parse
 from relevo.rollout.state import ARROWS
@@ -276,6 +278,46 @@ async def test_figures_that_cannot_be_read_promote_nobody(ready: Database) -> No
     assert (ticked.evaluation.verdict, ticked.move) == ("error", None)
     with pytest.raises(Refused, match="the gate says error"):
         await operating.promote(ready, ANA, here.now, force=True)
+
+
+async def test_a_phase_larger_than_a_list_is_a_share_of_the_tenants(
+    ready: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await value(ready, "SELECT relevo.largest_list()") == plans.LARGEST_LIST
+    monkeypatch.setattr(plans, "LARGEST_LIST", 10)
+    await change(
+        ready,
+        """CREATE OR REPLACE FUNCTION relevo.largest_list() RETURNS integer
+           LANGUAGE sql IMMUTABLE SET search_path = '' RETURN 10""",
+    )
+    here = await scene(ready, verified=40, unverified=4)
+    line = line_up(replace(DEFAULT, named=tuple(here.tenants[:2])), await operating.candidates(ready, SOURCE, here.now))
+    await here.start()
+    planned = [{each.tenant.tenant_id for each in line.order if each.phase <= phase} for phase in range(5)]
+    for phase, percentage in ((1, 0), (2, 25), (3, 50), (4, 100)):
+        await here.settle_into()
+        before = await who_is_on_v2(here)
+        assert before == planned[phase - 1]
+        await operating.promote(ready, ANA, here.now, force=True)
+        after = await who_is_on_v2(here)
+        assert before <= after == planned[phase]
+        assert ((await row(ready))["percentage"], len(await here.on_v2())) == (percentage, 5)
+    await here.settle_into()
+    here.now += timedelta(minutes=2)
+    await here.calls("v2", 2000, errors=80)
+    await here.calls("v1", 8000, errors=80)
+    await here.tick(seconds=1)
+    assert ((await here.rollout()).standing.cause, await who_is_on_v2(here)) == ("rollback", planned[3])
+    await write(ready, "percentage = 10")
+    assert ((await row(ready))["percentage"], await who_is_on_v2(here)) == (0, planned[1])
+    await write(ready, "percentage = 50")
+    assert ((await row(ready))["percentage"], await who_is_on_v2(here)) == (50, planned[3])
+
+
+async def who_is_on_v2(here: Scene) -> set[str]:
+    """By the flag's row."""
+    query = "SELECT id FROM relevo.active_tenants() AS t (id) WHERE public.should_use_voice_agent_v2(id)"
+    return {each["id"] for each in await rows(here.database, query)}
 
 
 # Humans at the flag ---------------------------------------------------------------------------------------------------

@@ -248,6 +248,7 @@ async def test_every_statement_prepares(sampled: Database) -> None:
         "more": sql.SQL(""),
         "fields": sql.SQL("'{}'::text[]"),
         "field": sql.Identifier("voice_id"),
+        "table": calls.relation,
     }
     prepared = 0
     for folder in (
@@ -270,6 +271,7 @@ async def test_every_statement_prepares(sampled: Database) -> None:
         "report",
         "sessions",
         "checklist",
+        "cleanup",
         "dashboard",
     ):
         for name in statements(folder):

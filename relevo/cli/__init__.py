@@ -18,6 +18,7 @@ from relevo.cli import (
     backups,
     breakers,
     checklist,
+    cleanup,
     complaints,
     db,
     demo,
@@ -74,6 +75,7 @@ for module in (
     report,
     simulate,
     checklist,
+    cleanup,
     demo,
 ):
     module.register(app)

@@ -28,6 +28,7 @@ from relevo.comms.delivery import LOOKS_EVERY_S, Delivery
 from relevo.comms.following import Following
 from relevo.comms.outcome import Channel
 from relevo.dashboard.house import House
+from relevo.dashboard.remembering import Remembered
 from relevo.dashboard.rooms import open_rooms
 from relevo.db.embedded import EmbeddedServer
 from relevo.db.pool import Database, describe
@@ -106,7 +107,8 @@ async def assembled(
         readiness, door, measures = Readiness(keyring, flags, system_clock), Door(keyring), Measures(__version__)
         measures.watch_flag(flags, system_clock)
         measures.watch_unplaced(lambda: router.unplaced.count)
-        house = House(database, flags, door, mapping, clock, __version__, lambda: readiness.draining)
+        remembered = Remembered(clock)
+        house = House(database, flags, door, mapping, clock, __version__, lambda: readiness.draining, remembered)
         pages, pulse = open_rooms(house)
         app = create_app(
             __version__,

@@ -19,6 +19,7 @@ from relevo.access.roles import Role
 from relevo.access.sessions import Session
 from relevo.clock import Clock, system_clock
 from relevo.dashboard import assets, wording
+from relevo.dashboard.remembering import Remembered
 from relevo.db.pool import Database
 from relevo.errors import Unauthorized, UsageError
 from relevo.flags.store import Flags
@@ -49,6 +50,7 @@ class House:
     version: str
     leaving: Callable[[], bool]
     """Whether the server is about to stop: then streams end by themselves."""
+    remembered: Remembered
     wall: Clock = system_clock
     """By which people are signed in, also while a rehearsal's ``clock`` runs faster."""
 
@@ -103,6 +105,11 @@ class Visit:
         if any("\0" in value for values in sent.values() for value in values):
             raise UsageError("a text holds the character NUL, which cannot be stored", fix="leave it out")
         return {name: values[-1].strip() for name, values in sent.items()}
+
+    async def chosen(self, name: str) -> list[str]:
+        """All values of a field that may be sent several times."""
+        await self.form()  # which refuses what is none
+        return parse_qs((await self.request.body()).decode(), max_num_fields=_MOST_FIELDS).get(name, [])
 
     def page(self, template: str, status_code: int = 200, /, **values: Any) -> Response:
         """A page of a template."""

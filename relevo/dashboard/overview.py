@@ -13,9 +13,10 @@ from relevo.alerts.incidents import incidents
 from relevo.dashboard import acting, judging
 from relevo.dashboard.house import Visit
 from relevo.dashboard.places import Place
+from relevo.dashboard.remembering import Known
 from relevo.dashboard.steering import STEPS
 from relevo.dashboard.strip import Strip, strip
-from relevo.db.pool import Connection, every, first
+from relevo.db.pool import Connection, every, first, one
 from relevo.db.statements import statement
 from relevo.errors import UnknownName, nearest
 from relevo.flags.evaluate import VOICE_AGENT_V2
@@ -31,12 +32,13 @@ class Span:
     length: timedelta
     label: str
     grain: str  # of the charts
+    closed: timedelta  # so much of them, from the present one back, may still change much
 
 
 SPANS = {
-    "1h": Span(timedelta(hours=1), "the last hour", "minute"),
-    "24h": Span(timedelta(hours=24), "the last 24 hours", "hour"),
-    "7d": Span(timedelta(days=7), "the last 7 days", "hour"),
+    "1h": Span(timedelta(hours=1), "the last hour", "minute", timedelta(minutes=5)),
+    "24h": Span(timedelta(hours=24), "the last 24 hours", "hour", timedelta(hours=1)),
+    "7d": Span(timedelta(days=7), "the last 7 days", "hour", timedelta(hours=1)),
 }
 USUAL = "24h"
 _ALERTS_FOR = timedelta(hours=24)
@@ -78,15 +80,15 @@ async def show(visit: Visit) -> Response:
         )
     span = SPANS[named]
     window = Window.last(span.length, visit.now)
+    placed = await _placed(visit)
     async with visit.house.database.transaction(read_only=True, snapshot=True) as connection:
-        standing = await first(connection, statement("dashboard", "standing"), {"name": VOICE_AGENT_V2})
-        if standing is None:
-            raise UnknownName("the flag's row is gone", fix="run: relevo db up")
+        await connection.execute(statement("rollout", "by_index"))
         found = await health(connection, window)
         wrong = await incidents(connection)
         alerts = await every(connection, statement("dashboard", "alerts"), {"since": visit.now - _ALERTS_FOR})
-        points = await _series(connection, span, window)
+        points = await _points(visit, connection, named, window)
         rollout = await strip(connection, visit.now)
+    standing = placed.what
     limits = judging.in_force(rollout.rollout.plan.limits if rollout and rollout.runs else None)
     verdict = judging.verdict(found["v2"], limits)
     share = 100 * standing["on_v2"] / standing["total"] if standing["total"] else 0.0
@@ -97,6 +99,7 @@ async def show(visit: Visit) -> Response:
         span=span,
         since=window.since,
         standing=standing,
+        placed_at=placed.at,
         share=share,
         verdict=verdict,
         cards=[(version, judging.figures(found[version], limits)) for version in VERSIONS],
@@ -142,9 +145,41 @@ def _bands(found: Strip | None, since: datetime, now: datetime) -> list[Band]:
     return [band for band in bands if band.until > band.since]
 
 
-async def _series(connection: Connection, span: Span, window: Window) -> list[Point]:
-    """Both versions over the window, oldest first; times without a call are left out."""
-    asked = {"grain": span.grain, "since": window.since}
+async def _placed(visit: Visit) -> Known[dict[str, Any]]:
+    """How many tenants the flag's row, as it is now, puts on v2."""
+    house = visit.house
+    async with house.database.transaction(read_only=True) as connection:
+        row = await first(connection, statement("dashboard", "flag_version"), {"name": VOICE_AGENT_V2})
+    if row is None:
+        raise UnknownName("the flag's row is gone", fix="run: relevo db up")
+
+    async def count() -> tuple[dict[str, Any], int]:
+        async with house.database.transaction(read_only=True) as connection:
+            found = dict(await one(connection, statement("dashboard", "standing"), {"name": VOICE_AGENT_V2}))
+        return found, found["total"]
+
+    return await house.remembered.get("standing", row["version"], count)
+
+
+async def _points(visit: Visit, connection: Connection, named: str, window: Window) -> list[Point]:
+    """Both versions over the window, oldest first. What is over for long enough is remembered."""
+    span = SPANS[named]
+    edge = (visit.now - span.closed).replace(second=0, microsecond=0)
+    edge = edge.replace(minute=0 if span.grain == "hour" else edge.minute // 5 * 5)
+
+    async def count() -> tuple[list[Point], int]:
+        async with visit.house.database.transaction(read_only=True) as another:
+            old = await _series(another, span, window.since, edge)
+        return old, sum(sum(point.calls) for point in old)
+
+    known = await visit.house.remembered.get(f"points {named}", edge, count)
+    recent = await _series(connection, span, max(edge, window.since), None)
+    return [*(point for point in known.what if point.at >= window.since), *recent]
+
+
+async def _series(connection: Connection, span: Span, since: datetime, until: datetime | None) -> list[Point]:
+    """Both versions in a stretch of time, oldest first; times without a call are left out."""
+    asked = {"grain": span.grain, "since": since, "until": until}
     counts: dict[tuple[datetime, str], dict[str, Any]] = {
         (row["starts_at"], row["version"]): row
         for row in await every(connection, statement("dashboard", "series"), asked)

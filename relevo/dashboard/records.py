@@ -61,11 +61,14 @@ async def call(visit: Visit) -> Response:
     call_id = visit.request.path_params["call_id"]
     async with visit.house.database.transaction(read_only=True) as connection:
         found = await first(connection, statement("dashboard", "call"), {"call_id": call_id})
+        tools = await every(connection, statement("dashboard", "tool_calls"), {"call_id": call_id})
     if found is None:
         raise UnknownName("there is no such call", fix="see the list of calls")
     times = ("decided_at", "first_message_at", "started_at", "answered_at", "hung_up_at", "ended_at", "last_message_at")
-    course = sorted((found[name], name) for name in times if found[name] is not None)
-    return visit.page("call.html", call=found, course=course)
+    course: list[tuple[datetime, str, Any]] = [(found[name], name, None) for name in times if found[name] is not None]
+    course += [(tool["at"], tool["name"], tool) for tool in tools]
+    course.sort(key=lambda each: each[0])
+    return visit.page("call.html", call=found, course=course, written=_written)
 
 
 async def audit(visit: Visit) -> Response:

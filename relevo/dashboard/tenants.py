@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, get_args
-from uuid import UUID
 
 from starlette.responses import Response
 
 from relevo.access.roles import Role
+from relevo.dashboard.directory import Wanted, page
 from relevo.dashboard.house import Visit, to
 from relevo.dashboard.places import Place
 from relevo.db.pool import Connection, every
 from relevo.db.statements import statement
 from relevo.errors import UnknownName, UsageError, nearest
-from relevo.flags.evaluate import VOICE_AGENT_V2
 from relevo.migration import states
 from relevo.migration.states import State, Why
 from relevo.tenants import answer as answering
@@ -53,16 +52,19 @@ async def show_all(visit: Visit) -> Response:
     _known("state", state, STATES)
     _known("version", version, VERSIONS)
     number = _page_number(visit.asked("page", "1"))
-    ids, many = await _page(visit, state or None, VERSIONS.get(version), word or None, number)
-    found = await states.some_tenants(visit.house.database, visit.house.mapping, ids)
-    volumes = await _volumes(visit, [str(each) for each in ids])
+    wanted = Wanted(state or None, VERSIONS.get(version), word or None)
+    found = await page(visit.house, wanted, most=PAGE, skip=(number - 1) * PAGE)
+    house = visit.house
+    tenants = await states.some_tenants(house.database, house.mapping, found.ids, config_ids=found.configs)
+    volumes = await _volumes(visit, [str(each) for each in found.ids])
     return visit.page(
         "tenants.html",
-        tenants=found,
+        tenants=tenants,
         volumes=volumes,
-        many=many,
+        many=found.many,
+        listed_at=found.at,
         number=number,
-        pages=max(1, -(-many // PAGE)),
+        pages=max(1, -(-found.many // PAGE)),
         size=PAGE,
         chosen_state=state,
         chosen_version=version,
@@ -70,23 +72,6 @@ async def show_all(visit: Visit) -> Response:
         states=STATES,
         versions=tuple(VERSIONS),
     )
-
-
-async def _page(
-    visit: Visit, state: str | None, on_v2: bool | None, word: str | None, number: int
-) -> tuple[list[UUID], int]:
-    """The ids of one page, and how many there are in all; without a filter nothing is looked at but the page."""
-    rows_of_v1 = visit.house.mapping.fill()
-    fill = {name: rows_of_v1[name] for name in ("tenants", "configurations")}
-    asked: dict[str, Any] = {"word": word, "most": PAGE, "skip": (number - 1) * PAGE}
-    if state is None and on_v2 is None:
-        query = statement("dashboard", "tenants_page", **fill)
-    else:
-        query = statement("dashboard", "tenants_in", **fill)
-        asked |= {"state": state, "on_v2": on_v2, "name": VOICE_AGENT_V2}
-    async with visit.house.database.transaction(read_only=True) as connection:
-        rows = await every(connection, query, asked)
-    return [row["id"] for row in rows], rows[0]["many"] if rows else 0
 
 
 async def _volumes(visit: Visit, ids: list[str]) -> Volumes:

@@ -29,6 +29,7 @@ from relevo.errors import (
 
 OLDEST_SERVER = 15
 LOCK_TIMEOUT = "2s"
+_RULE_OF_OURS = "RV001"  # raised by functions of schema relevo
 _LOOKS = 5  # at which server process answers, until a pooler is taken to keep to it
 
 Connection = AsyncConnection[DictRow]
@@ -205,6 +206,8 @@ def _named(error: psycopg.Error, place: str) -> RelevoError | None:
         )
     if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
         return _connection_lost(first_line, place)
+    if error.sqlstate == _RULE_OF_OURS:
+        return Refused(first_line, fix=error.diag.message_hint or "see: relevo status")
     if isinstance(error, errors.AdminShutdown | errors.CrashShutdown | errors.CannotConnectNow):
         return DatabaseUnreachable(f"{place} is shutting down or starting", fix="run the command again in a moment")
     return None

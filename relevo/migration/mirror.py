@@ -25,6 +25,7 @@ from relevo.db.statements import identifier, statement
 from relevo.errors import Refused, UnknownName
 from relevo.migration import source
 from relevo.migration.mapping import CONFIGURATION_FIELDS, SourceMapping
+from relevo.migration.retired import refuse_deprecated
 from relevo.migration.run import audit
 from relevo.migration.runs import Who
 
@@ -75,6 +76,7 @@ async def install(
 
     Waits for each table's lock only briefly, again and again: writers are not held up behind us.
     """
+    await refuse_deprecated(database)
     async for attempt in patiently(emit, "a table to mirror is locked by others"):
         with attempt:
             async with database.transaction(patient=True) as connection:

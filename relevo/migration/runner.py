@@ -18,6 +18,7 @@ from relevo.db.pool import Database, one
 from relevo.db.statements import statement
 from relevo.migration import mirror, overrides, preflight, rehearsal, runs
 from relevo.migration.mapping import DEFAULT, SourceMapping
+from relevo.migration.retired import refuse_deprecated
 from relevo.migration.run import MoveResult, Options, Work
 from relevo.migration.steps import backup, calls, copy, verify
 
@@ -41,6 +42,7 @@ async def migrate(
     that does not exist. A failed verification is a result, not an error.
     """
     began = time.monotonic()
+    await refuse_deprecated(database)
     preflight.refuse_blocked(await preflight.structure(database, mapping))
     await preflight.require_tenants(database, mapping, options.tenant_ids)
     if options.dry_run:

@@ -82,10 +82,18 @@ async def all_tenants(database: Database, mapping: SourceMapping) -> list[Tenant
         return await _tenants(connection, mapping, await _flag(connection), None)
 
 
-async def some_tenants(database: Database, mapping: SourceMapping, tenant_ids: Sequence[UUID]) -> list[TenantState]:
-    """These tenants, in the order given; one that exists nowhere is left out."""
+async def some_tenants(
+    database: Database,
+    mapping: SourceMapping,
+    tenant_ids: Sequence[UUID],
+    *,
+    config_ids: Sequence[UUID] | None = None,
+) -> list[TenantState]:
+    """These tenants, in the order given; one that exists nowhere is left out. ``config_ids``: their configurations in
+    v1, which are then found by key; None: looked for."""
+    configs = None if config_ids is None else list(config_ids)
     async with database.transaction(read_only=True, snapshot=True) as connection:
-        found = await _tenants(connection, mapping, await _flag(connection), list(tenant_ids))
+        found = await _tenants(connection, mapping, await _flag(connection), list(tenant_ids), configs)
     place = {tenant_id: number for number, tenant_id in enumerate(tenant_ids)}
     return sorted(found, key=lambda each: place[each.tenant_id])
 
@@ -101,9 +109,14 @@ async def why(database: Database, mapping: SourceMapping, tenant_id: UUID) -> Wh
 
 
 async def _tenants(
-    connection: Connection, mapping: SourceMapping, flag: Flag, tenant_ids: list[UUID] | None
+    connection: Connection,
+    mapping: SourceMapping,
+    flag: Flag,
+    tenant_ids: list[UUID] | None,
+    config_ids: list[UUID] | None = None,
 ) -> list[TenantState]:
-    rows = await every(connection, statement("states", "tenants", **mapping.fill()), {"tenant_ids": tenant_ids})
+    wanted = {"tenant_ids": tenant_ids, "config_ids": config_ids}
+    rows = await every(connection, statement("states", "tenants", **mapping.fill()), wanted)
     return [_tenant(row, evaluate(flag, str(row["tenant_id"]))) for row in rows]
 
 

@@ -69,7 +69,7 @@ def _of_table(source: Source, fact: dict[str, Any]) -> list[Finding]:
     if denied := _denied(source, fact):
         return [denied]
     findings = []
-    if source.kind != "tenants" and not fact["is_table"]:
+    if source.kind != "tenants" and not fact["is_table"] and not fact["stands_in"]:
         findings.append(
             Finding(
                 "blocker",

@@ -19,6 +19,7 @@ from relevo.db.pool import Connection, Database, first, one
 from relevo.db.statements import statement
 from relevo.errors import DatabaseUnreachable, Refused
 from relevo.migration.mapping import SourceMapping
+from relevo.migration.retired import refuse_retired
 from relevo.migration.runner import LEASE
 from relevo.migration.steps import backup as backups
 from relevo.migration.steps import restore
@@ -109,6 +110,7 @@ async def _begin(database: Database, held: Lease, request: Request, clock: Clock
     async with database.transaction() as connection:
         await migrations.require(connection)
         await held.hold(connection)
+        await refuse_retired(connection)
         if (run := await first(connection, statement("migration", "open_run"))) is not None:
             raise Refused(
                 f"run {run['id']} of the move is open since {run['started_at']:%Y-%m-%d %H:%M} UTC",

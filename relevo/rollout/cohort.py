@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from relevo.errors import Refused, UnknownName, nearest
+from relevo.flags.evaluate import percentile
+from relevo.rollout import plan as plans
 from relevo.rollout.plan import Plan, Rule, target
 
 CANARY = (2, 3)
@@ -41,7 +43,7 @@ class Step:
     """What a phase comes to."""
 
     name: str
-    wanted: int  # tenants on v2 in all, as the plan says
+    wanted: int  # tenants on v2 in all, as the plan says; more than the flag's list holds are a share by hash
     tenants: int  # tenants on v2 in all
     joining: tuple[Joined, ...]
     calls_per_day: float  # of all tenants on v2 in it
@@ -78,6 +80,8 @@ def line_up(plan: Plan, active: Iterable[Candidate], *, unnamed: bool = False) -
                 (each, "named") for each in _named(plan.named, everybody)
             ]  # fmt: skip
             wanted = len(chosen)
+        elif wanted > plans.LARGEST_LIST:
+            chosen = _by_share(waiting, ceil(phase.percent))
         else:
             chosen = _RULES[phase.cohort](waiting, max(0, min(wanted - len(on_v2), len(waiting))))
         taken = {each.tenant_id for each, _ in chosen}
@@ -137,6 +141,12 @@ def _with_high(waiting: Sequence[Candidate], many: int) -> _Chosen:
     rest = [each for each in waiting if each not in busiest]
     high = [(each, f"high volume: {each.calls_per_day:.1f} calls a day") for each in busiest]
     return high + _mixed(rest, many - len(busiest))
+
+
+def _by_share(waiting: Sequence[Candidate], percentage: int) -> _Chosen:
+    """Whom the flag's percentage selects, whatever the rule: more than its list can hold."""
+    own = ((each, percentile(each.tenant_id)) for each in waiting)
+    return [(each, f"share: percentile {place} is below {percentage}") for each, place in own if place < percentage]
 
 
 def _all(waiting: Sequence[Candidate], many: int) -> _Chosen:

@@ -80,7 +80,7 @@ async def evaluate(
 ) -> Evaluation:
     """The verdict now; ``error`` where the figures cannot be read. ``whole``: each tenant's figures too, which are
     otherwise read only when something is wrong; and never of more tenants than one of them could weigh among."""
-    few = len(flag.enabled_tenants) <= TOLD_APART
+    few = not flag.percentage and len(flag.enabled_tenants) <= TOLD_APART
     try:
         said = await _judge(database, rollout, flag if whole and few else None, now)
         if said.level is not None and few and not whole:

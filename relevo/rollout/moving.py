@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from math import ceil
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -203,7 +204,9 @@ def _after(seen: Rollout, change: _Change, event: Event, phase: int, now: dateti
 async def _write_flag(connection: Connection, name: str, seen: Rollout, phase: int, tenant: str | None) -> int:
     wanted = {"id": seen.id, "phase": phase}
     size = (await one(connection, statement("rollout", "phase_size"), wanted))["size"]
-    values = {"id": seen.id, "size": size, "tenant": tenant}
+    if name == "write_cohort" and size > plans.LARGEST_LIST:
+        name = "write_share"
+    values = {"id": seen.id, "size": size, "tenant": tenant, "percentage": ceil(seen.plan.phases[phase].percent)}
     return int((await one(connection, statement("rollout", name), values))["version"])
 
 

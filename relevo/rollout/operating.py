@@ -28,7 +28,7 @@ from relevo.rollout.cohort import Candidate, Line, line_up
 from relevo.rollout.evidence import HISTORY, history, whole_minute, window_since
 from relevo.rollout.gate import Evaluation, Grade, against_v1, grade
 from relevo.rollout.moving import Rollout, act, frozen_for, last_rollout, move, open_rollout, rollout_of
-from relevo.rollout.plan import LARGEST_LIST, METRICS, Metric, Phase, Plan
+from relevo.rollout.plan import METRICS, Metric, Phase, Plan
 from relevo.rollout.sample import SLOW_SHARE, Sample
 from relevo.rollout.state import Event, may
 from relevo.rollout.statistics import calls_to_show
@@ -137,11 +137,6 @@ async def start(
             f"v1 itself is No-Go in {', '.join(bad)}: such a gate would send every rollout back",
             fix="give limits relative to v1 in the plan (relative_to_v1 = 1.1), or --force",
         )
-    if max(step.tenants for step in line.steps[:-1]) > LARGEST_LIST:
-        raise Refused(
-            f"a phase has more than {LARGEST_LIST:,} tenants, which the flag's list cannot hold",
-            fix="make the phases before the last one smaller",
-        )
     async with database.transaction() as connection:
         zones = await every(connection, statement("rollout", "zones"), {"tenants": list(plan.named)})
         _refuse_freeze(plans.frozen_until(plan, now, [row["time_zone"] for row in zones]), force)
@@ -187,6 +182,10 @@ async def _begin(
         "whys": [each.why for each in line.order],
     }
     await connection.execute(statement("rollout", "add_cohort"), named | order)
+    if line.steps[0].tenants > plans.LARGEST_LIST:
+        share = {"percentage": ceil(plan.phases[0].percent)}
+        await connection.execute(statement("rollout", "write_share"), share)
+        return begun
     size = {"id": begun["id"], "size": line.steps[0].tenants}
     written = await one(connection, statement("rollout", "write_cohort"), size)
     if (written["version"], len(written["enabled_tenants"])) != (flag.version + 1, line.steps[0].tenants):

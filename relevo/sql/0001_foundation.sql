@@ -69,6 +69,25 @@ CREATE TABLE relevo.leases (
     expires_at timestamptz NOT NULL
 );
 
+-- What of v1 is cleaned away. A stage that was undone has no row; the audit log has both.
+CREATE TABLE relevo.cleanup_stages (
+    stage   text PRIMARY KEY CHECK (stage IN ('flags', 'deprecate', 'drop', 'backups')),
+    done_at timestamptz NOT NULL,
+    actor   text NOT NULL CHECK (actor <> ''),
+    reason  text,
+    details jsonb NOT NULL DEFAULT '{}'  -- what was found, and what undoing needs
+);
+
+-- v1 answers nobody any more, and there is no way back to it by the flag.
+CREATE FUNCTION relevo.v1_is_retired() RETURNS boolean
+LANGUAGE sql STABLE
+RETURN EXISTS (SELECT FROM relevo.cleanup_stages AS s WHERE s.stage = 'flags');
+
+-- v1's table is not written any more; v2's leads.
+CREATE FUNCTION relevo.v1_is_deprecated() RETURNS boolean
+LANGUAGE sql STABLE
+RETURN EXISTS (SELECT FROM relevo.cleanup_stages AS s WHERE s.stage = 'deprecate');
+
 -- The flag: any reader who follows the seed's four steps on this row gets Relevo's answer.
 CREATE TABLE IF NOT EXISTS public.feature_flags (
     name             text PRIMARY KEY,

@@ -42,10 +42,15 @@ CREATE TABLE relevo.verifications (
 );
 CREATE INDEX verifications_business ON relevo.verifications (business_id);
 
--- Every tenant with an active configuration. A platform without v1 tables has none.
+-- Every tenant with an active configuration: of v1, which leads, and of v2 once v1 is deprecated. A platform without v1
+-- tables has none.
 CREATE FUNCTION relevo.active_tenants() RETURNS SETOF text
 LANGUAGE plpgsql STABLE SET search_path = '' AS $$
 BEGIN
+    IF relevo.v1_is_deprecated() THEN
+        RETURN QUERY SELECT DISTINCT c.business_id::text FROM public.voice_assistant_configs AS c WHERE c.is_active;
+        RETURN;
+    END IF;
     RETURN QUERY SELECT DISTINCT c.business_id::text FROM relevo.v1_configurations() AS c
                  WHERE c.is_active AND c.business_id IS NOT NULL;
 EXCEPTION WHEN undefined_table OR undefined_column OR invalid_schema_name THEN

@@ -61,11 +61,13 @@ CREATE TABLE relevo.tool_calls (
     CHECK (outcome IS NULL OR error IS NULL)
 );
 
--- v1 as it is, or nothing where the platform has dropped it: v2 must still be answered.
+-- v1 as it is, or nothing where it is retired or the platform has dropped it: v2 must still be answered.
 CREATE FUNCTION relevo.v1_as_it_is() RETURNS SETOF relevo.v1_config
 LANGUAGE plpgsql STABLE SET search_path = '' AS $$
 BEGIN
-    RETURN QUERY SELECT * FROM relevo.v1_configurations();
+    IF NOT relevo.v1_is_retired() THEN
+        RETURN QUERY SELECT * FROM relevo.v1_configurations();
+    END IF;
 EXCEPTION WHEN undefined_table OR undefined_column OR invalid_schema_name THEN
     RETURN;
 END $$;
@@ -74,7 +76,9 @@ END $$;
 CREATE FUNCTION relevo.v1_as_it_is(ids uuid[]) RETURNS SETOF relevo.v1_config
 LANGUAGE plpgsql STABLE SET search_path = '' AS $$
 BEGIN
-    RETURN QUERY SELECT * FROM relevo.v1_by_id(ids);
+    IF NOT relevo.v1_is_retired() THEN
+        RETURN QUERY SELECT * FROM relevo.v1_by_id(ids);
+    END IF;
 EXCEPTION WHEN undefined_table OR undefined_column OR invalid_schema_name OR undefined_function THEN
     RETURN;
 END $$;

@@ -158,11 +158,16 @@ CREATE FUNCTION relevo.tenants_at(percent numeric) RETURNS integer
 LANGUAGE sql STABLE SET search_path = ''
 RETURN (SELECT ceil(percent * count(*) / 100)::integer FROM relevo.active_tenants());
 
+-- How many tenants the flag's list may hold; relevo/rollout/plan.py has the same number. A larger phase is a percentage.
+CREATE FUNCTION relevo.largest_list() RETURNS integer
+LANGUAGE sql IMMUTABLE SET search_path = ''
+RETURN 20000;
+
 CREATE FUNCTION relevo.open_rollout() RETURNS bigint
 LANGUAGE sql STABLE SET search_path = ''
 RETURN (SELECT r.id FROM relevo.rollouts AS r WHERE r.state NOT IN ('RolledBack', 'Complete'));
 
--- While a rollout runs, the flag's percentage is 0 and its list the cohort. A percentage written by anybody else than
+-- While a rollout runs, the flag's percentage is 0 and its list the cohort, as far as a list can hold it. A percentage written by anybody else than
 -- the controller, old code, psql or a button, means that share of the tenants; 0 means nobody, also where it was 0
 -- before. A writer of whole rows, who hands back the old percentage beside a new list, means the list.
 CREATE FUNCTION relevo.resize_cohort() RETURNS trigger
@@ -173,6 +178,7 @@ BEGIN
     IF rollout IS NULL OR current_setting('relevo.rollout', true) = 'controller'
        OR current_setting('relevo.rollback', true) <> ''  -- relevo rollback says itself who stays
        OR coalesce(NEW.percentage, 0) NOT BETWEEN 0 AND 100
+       OR relevo.tenants_at(coalesce(NEW.percentage, 0)) > relevo.largest_list()
        OR NEW.percentage = OLD.percentage AND (NEW.enabled_tenants IS DISTINCT FROM OLD.enabled_tenants
                                                OR NEW.disabled_tenants IS DISTINCT FROM OLD.disabled_tenants) THEN
         RETURN NEW;

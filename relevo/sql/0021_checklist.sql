@@ -46,12 +46,40 @@ ALTER TABLE relevo.checklist_done ENABLE ROW LEVEL SECURITY;
 ALTER TABLE relevo.synthetic_calls ENABLE ROW LEVEL SECURITY;
 ALTER TABLE relevo.logged_errors ENABLE ROW LEVEL SECURITY;
 
--- The cleanup's stages that are done. A stage that was undone has no row; the audit log has both.
-CREATE TABLE relevo.cleanup_stages (
-    stage   text PRIMARY KEY CHECK (stage IN ('flags', 'deprecate', 'drop', 'backups')),
-    done_at timestamptz NOT NULL,
-    actor   text NOT NULL CHECK (actor <> ''),
-    reason  text,
-    details jsonb NOT NULL DEFAULT '{}'  -- what was found, and what undoing needs
-);
-ALTER TABLE relevo.cleanup_stages ENABLE ROW LEVEL SECURITY;
+-- Cleanup -------------------------------------------------------------------------------------------------------------
+
+-- Once v1 is retired the flag's row is history. Whoever changes it, be it by the panic statement, hears why that would be
+-- no way back. (RV001: refused by a rule of ours, with its mending as hint.)
+CREATE FUNCTION relevo.refuse_way_back() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+BEGIN
+    IF relevo.v1_is_retired() THEN
+        RAISE EXCEPTION 'v1 is retired: the flag % is history, and rollback by it has ended', OLD.name
+            USING ERRCODE = 'RV001', HINT = 'until v1 is dropped: relevo cleanup --stage flags --undo';
+    END IF;
+    RETURN NEW;
+END $$;
+-- By the order of names before voice_agent_v2_normalise.
+CREATE TRIGGER voice_agent_v2_is_history BEFORE UPDATE ON public.feature_flags
+FOR EACH ROW WHEN (OLD.name = 'voice_agent_v2' AND (OLD.enabled, OLD.percentage, OLD.enabled_tenants, OLD.disabled_tenants)
+    IS DISTINCT FROM (NEW.enabled, NEW.percentage, NEW.enabled_tenants, NEW.disabled_tenants))
+EXECUTE FUNCTION relevo.refuse_way_back();
+
+-- What a writer on v1's table hears once it is deprecated; also through the view that has its name.
+CREATE FUNCTION relevo.refuse_v1_write() RETURNS trigger
+LANGUAGE plpgsql SET search_path = '' AS $$
+BEGIN
+    RAISE EXCEPTION 'v1 is deprecated: % takes no more writes', TG_ARGV[0]
+        USING ERRCODE = 'RV001', HINT = 'write to public.voice_assistant_configs instead';
+END $$;
+
+-- What a reader of v1's table hears once it is dropped. Relevo itself finds it empty.
+CREATE FUNCTION relevo.v1_is_gone(name text) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = '' AS $$
+BEGIN
+    IF current_setting('application_name', true) IS NOT DISTINCT FROM 'relevo' THEN
+        RETURN true;
+    END IF;
+    RAISE EXCEPTION 'v1 was dropped: there is no % any more', name
+        USING ERRCODE = 'RV001', HINT = 'read public.voice_assistant_configs instead';
+END $$;

@@ -160,6 +160,8 @@ class Asking:
                 return Attempt("v2", await self.ask(asked, entry, "v2", V2_WITHIN_S))
             except HandlerFailed as failure:
                 fallback = f"v2: {failure}"
+                if self._known.v1_retired:
+                    return Attempt("v2", None, f"{fallback}; v1 is retired")
         try:
             return Attempt("v1", await self.ask(asked, entry, "v1", V1_WITHIN_S), fallback)
         except HandlerFailed as failure:

@@ -17,7 +17,7 @@ import structlog
 from psycopg.rows import DictRow
 
 from relevo.clock import Clock
-from relevo.db.pool import Database, every
+from relevo.db.pool import Database, every, one
 from relevo.db.statements import statement
 from relevo.errors import RelevoError
 from relevo.metrics.record import Version
@@ -52,6 +52,8 @@ class Known:
         self.keys = Keys({})
         self.read = False
         """Whether the directory has been read at least once."""
+        self.v1_retired = False
+        """Whether v1 answers nobody any more, not even in v2's place."""
         self._entries: dict[str, Entry] = {}
         self._heard: dict[str, _Heard] = {}
         self._templates: dict[tuple[str, Version, str, int], Template] = {}
@@ -123,7 +125,9 @@ class Known:
     async def _refresh(self) -> None:
         async with self._database.transaction(read_only=True) as connection:
             keys = await every(connection, statement("router", "keys"))
+            retired = await one(connection, statement("router", "retired"))
             rows = await every(connection, statement("router", "directory"), {"now": self._clock()})
+        self.v1_retired = retired["v1"]
         self.keys = Keys({row["id"]: bytes(row["secret"]) for row in keys})
         entries = {row["config_id"]: _entry(row) for row in rows}
         if entries != self._entries:

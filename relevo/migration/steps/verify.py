@@ -15,6 +15,7 @@ from relevo.clock import Clock, system_clock
 from relevo.db.pool import Connection, Database, every, one
 from relevo.db.statements import statement
 from relevo.migration.mapping import SourceMapping
+from relevo.migration.retired import refuse_deprecated
 from relevo.migration.steps.copy import derive_from_batch
 
 _ROWS_AT_ONCE = 2_000
@@ -70,6 +71,7 @@ async def run(
 
     ``metrics``: each business with calls must have figures.
     """
+    await refuse_deprecated(database)
     verdict = Verdict()
     scope = {
         "tenant_ids": list(tenant_ids) if tenant_ids is not None else None,

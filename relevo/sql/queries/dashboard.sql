@@ -46,24 +46,24 @@ SELECT id, type, title, message, action, created_at FROM public.rollout_alerts
 WHERE created_at >= %(since)s ORDER BY created_at DESC, id DESC LIMIT 20
 
 -- series --
--- Both versions over time; ``grain`` minute or hour.
+-- Both versions over time; ``grain`` minute or hour, ``until`` null: with no end.
 SELECT starts_at, version, sum(calls)::bigint AS calls, sum(errors)::bigint AS errors
 FROM (SELECT starts_at, version, calls, errors FROM relevo.call_stats
-      WHERE grain = %(grain)s AND starts_at >= %(since)s
+      WHERE grain = %(grain)s AND starts_at >= %(since)s AND starts_at < coalesce(%(until)s::timestamptz, 'infinity')
       UNION ALL
       SELECT starts_at, version, calls, errors FROM relevo.unfolded
-      WHERE grain = %(grain)s AND starts_at >= %(since)s) AS both_parts
+      WHERE grain = %(grain)s AND starts_at >= %(since)s AND starts_at < coalesce(%(until)s::timestamptz, 'infinity')) AS both_parts
 GROUP BY starts_at, version ORDER BY starts_at, version
 
 -- series_p95 --
 -- The latency bucket that 95 percent of the measured calls do not exceed, by nearest rank.
 WITH counted AS (
-    SELECT starts_at, version, bucket, sum(calls) AS calls
+    SELECT starts_at, version, bucket, sum(calls)::bigint AS calls
     FROM (SELECT starts_at, version, bucket, calls FROM relevo.call_latencies
-          WHERE grain = %(grain)s AND starts_at >= %(since)s
+          WHERE grain = %(grain)s AND starts_at >= %(since)s AND starts_at < coalesce(%(until)s::timestamptz, 'infinity')
           UNION ALL
           SELECT starts_at, version, bucket, measured FROM relevo.unfolded
-          WHERE grain = %(grain)s AND starts_at >= %(since)s AND bucket IS NOT NULL) AS both_parts
+          WHERE grain = %(grain)s AND starts_at >= %(since)s AND starts_at < coalesce(%(until)s::timestamptz, 'infinity') AND bucket IS NOT NULL) AS both_parts
     GROUP BY starts_at, version, bucket HAVING sum(calls) > 0
 ), ranked AS (
     SELECT starts_at, version, bucket, sum(calls) OVER (PARTITION BY starts_at, version ORDER BY bucket) AS up_to,
@@ -73,68 +73,38 @@ WITH counted AS (
 SELECT starts_at, version, min(bucket) AS bucket, max(total)::bigint AS measured
 FROM ranked WHERE up_to * 100 >= total * 95 GROUP BY starts_at, version ORDER BY starts_at, version
 
--- tenants_page --
--- One page of tenants by name; those that only a configuration names come last. ``word``: part of a name, whatever its
--- case and accents, or the beginning of an id.
-WITH known AS (
-    SELECT t.id, t.name FROM {tenants} AS t
-    UNION ALL
-    SELECT c.business_id, NULL::text
-    FROM (SELECT business_id FROM public.voice_assistant_configs
-          UNION SELECT every.business_id FROM {configurations} AS every) AS c
-    WHERE c.business_id IS NOT NULL AND NOT EXISTS (SELECT FROM {tenants} AS t WHERE t.id = c.business_id)
-), found AS (
-    SELECT id, name FROM known
-    WHERE %(word)s::text IS NULL OR starts_with(id::text, lower(%(word)s::text))
-       OR position(relevo.fold(%(word)s::text) IN relevo.fold(coalesce(name, ''))) > 0
-)
-SELECT id, (SELECT count(*) FROM found) AS many FROM found
-ORDER BY name NULLS LAST, id LIMIT %(most)s OFFSET %(skip)s
+-- folded --
+-- A word as names are compared; and which version the flag is at.
+SELECT relevo.fold(%(word)s::text) AS folded, f.version FROM public.feature_flags AS f WHERE f.name = %(name)s
 
--- tenants_in --
--- The same for tenants of one state, or of one version. What the states follow from is told in states.sql; a test holds
--- both to the same answer.
+-- flag_version --
+SELECT version FROM public.feature_flags WHERE name = %(name)s
+
+-- directory --
+-- Every tenant by name, those without one last, with what its state is but for the flag. What the states follow from is
+-- told in states.sql; a test holds both to the same answer.
 WITH config AS (
     SELECT coalesce(c.id, v2.id) AS id, coalesce(c.business_id, v2.business_id) AS tenant_id, v2.id IS NOT NULL AS in_v2
     FROM (SELECT id, business_id FROM {configurations} AS every) AS c
     FULL JOIN public.voice_assistant_configs AS v2 ON v2.id = c.id
 ), fact AS (
-    SELECT config.tenant_id, bool_or(q.config_id IS NOT NULL) AS quarantined,
-           bool_or(NOT in_v2 AND q.config_id IS NULL) AS absent, bool_or(v.state IN ('drifted', 'missing')) AS drifted,
+    SELECT config.tenant_id, string_agg(config.id::text, ' ') AS configs, bool_or(q.config_id IS NOT NULL) AS quarantined,
+           bool_or(NOT in_v2 AND q.config_id IS NULL) AS absent, bool_or(v.state NOT IN ('matched', 'edited_on_v2')) AS drifted,
            bool_or(w.config_id IS NOT NULL) AS waiting, bool_or(in_v2 AND v.config_id IS NULL) AS unverified
     FROM config
     LEFT JOIN relevo.quarantine q ON q.config_id = config.id::text
     LEFT JOIN relevo.verifications v ON v.config_id = config.id
     LEFT JOIN (SELECT DISTINCT config_id FROM relevo.mirror_queue) AS w ON w.config_id = config.id
     WHERE config.tenant_id IS NOT NULL GROUP BY config.tenant_id
-), flag AS (
-    SELECT * FROM public.feature_flags WHERE name = %(name)s
-), placed AS (
-    SELECT coalesce(t.id, fact.tenant_id) AS id, t.name, fact.*,
-           coalesce(f.enabled AND d.id IS NULL AND CASE
-               WHEN e.id IS NOT NULL OR f.percentage = 100 THEN true
-               WHEN f.percentage = 0 THEN false
-               ELSE public.voice_agent_v2_percentile(coalesce(t.id, fact.tenant_id)::text) < f.percentage END,
-               false) AS on_v2
-    FROM (SELECT id, name FROM {tenants} AS every) AS t
-    FULL JOIN fact ON fact.tenant_id = t.id
-    LEFT JOIN flag AS f ON true
-    LEFT JOIN (SELECT unnest(enabled_tenants) AS id FROM flag) AS e ON e.id = coalesce(t.id, fact.tenant_id)::text
-    LEFT JOIN (SELECT unnest(disabled_tenants) AS id FROM flag) AS d ON d.id = coalesce(t.id, fact.tenant_id)::text
-), stated AS (
-    SELECT id, name, on_v2,
-           CASE WHEN tenant_id IS NULL THEN 'unconfigured' WHEN quarantined THEN 'quarantined' WHEN absent THEN 'pending'
-                WHEN drifted THEN 'drifted' WHEN waiting THEN 'waiting' WHEN unverified THEN 'copied'
-                WHEN on_v2 THEN 'live' ELSE 'verified' END AS state
-    FROM placed
-), found AS (
-    SELECT id, name FROM stated
-    WHERE (%(state)s::text IS NULL OR state = %(state)s) AND (%(on_v2)s::boolean IS NULL OR on_v2 = %(on_v2)s)
-      AND (%(word)s::text IS NULL OR starts_with(id::text, lower(%(word)s::text))
-           OR position(relevo.fold(%(word)s::text) IN relevo.fold(coalesce(name, ''))) > 0)
 )
-SELECT id, (SELECT count(*) FROM found) AS many FROM found
-ORDER BY name NULLS LAST, id LIMIT %(most)s OFFSET %(skip)s
+SELECT coalesce(t.id, fact.tenant_id)::text AS id, coalesce(relevo.fold(t.name), '') AS name,
+       CASE WHEN fact.tenant_id IS NULL THEN 'unconfigured' WHEN quarantined THEN 'quarantined' WHEN absent THEN 'pending'
+            WHEN drifted THEN 'drifted' WHEN waiting THEN 'waiting' WHEN unverified THEN 'copied' ELSE 'verified' END AS state,
+       coalesce(fact.configs, '') AS configs,
+       CASE WHEN %(by_hash)s::boolean THEN public.voice_agent_v2_percentile(coalesce(t.id, fact.tenant_id)::text) END AS percentile
+FROM (SELECT id, name FROM {tenants} AS every) AS t
+FULL JOIN fact ON fact.tenant_id = t.id
+ORDER BY t.name NULLS LAST, id
 
 -- volumes --
 -- Calls and errors of some tenants since an hour, on each version they had calls on.
@@ -188,6 +158,13 @@ SELECT v.id AS config_id, v.business_id, t.name, v.assistant_type_id, o.review
 FROM relevo.config_origins o JOIN public.voice_assistant_configs v ON v.id = o.config_id
 LEFT JOIN {tenants} AS t ON t.id = v.business_id
 WHERE cardinality(o.review) > 0 ORDER BY v.id LIMIT 100
+
+-- tenant_of_config --
+SELECT business_id FROM public.voice_assistant_configs WHERE id = %(id)s
+
+-- tool_calls --
+-- What the built-in back end was asked to do in a call, oldest first.
+SELECT name, arguments, result, error, at FROM relevo.tool_calls WHERE call_id = %(call_id)s ORDER BY at, tool_call_id
 
 -- backups --
 SELECT id, created_at, tables, contents, cardinality(tenant_ids) AS tenants, actor, reason, verified_at

@@ -46,6 +46,7 @@ SELECT c.oid, s.kind,
        has_table_privilege(c.oid, 'UPDATE') AS may_update,
        pg_has_role(c.relowner, 'USAGE') AS may_alter,
        c.relkind IN ('r', 'p') AS is_table,
+       coalesce(starts_with(obj_description(c.oid, 'pg_class'), 'Relevo: '), false) AS stands_in,  -- for a v1 cleaned away
        (SELECT count(*) = 2 FROM pg_catalog.pg_attribute a
         WHERE a.attrelid = c.oid AND a.attname IN ('outcome', 'agent_version') AND NOT a.attisdropped) AS has_our_columns,
        c.relrowsecurity AND NOT (r.rolsuper OR r.rolbypassrls)

@@ -83,6 +83,11 @@ SET enabled = true, percentage = 0,
     enabled_tenants = relevo.cohort_of(%(id)s, %(size)s, enabled_tenants, disabled_tenants)
 WHERE name = 'voice_agent_v2' RETURNING version, enabled_tenants
 
+-- write_share --
+-- More than a list holds: who is on it stays, and the percentage selects the others.
+UPDATE public.feature_flags SET enabled = true, percentage = %(percentage)s
+WHERE name = 'voice_agent_v2' RETURNING version, enabled_tenants
+
 -- write_everybody --
 -- The end: the percentage selects all, and the row's trigger puts the unverified on the disabled list.
 UPDATE public.feature_flags SET enabled = true, percentage = 100, enabled_tenants = ARRAY[]::text[]

@@ -3,6 +3,9 @@
 -- keys --
 SELECT id, secret FROM relevo.webhook_keys WHERE retired_at IS NULL
 
+-- retired --
+SELECT relevo.v1_is_retired() AS v1
+
 -- directory --
 -- Every configuration of a tenant, those that answer first; ``stamp`` changes when what is said of it may change.
 WITH v1 AS MATERIALIZED (SELECT * FROM relevo.v1_as_it_is())

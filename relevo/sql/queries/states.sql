@@ -2,12 +2,14 @@
 -- source mapping.
 
 -- tenants --
--- Per tenant, what its state follows from. Every configuration of v1 or v2 belongs to one; those of nobody are not here.
+-- Per tenant, what its state follows from. ``config_ids``: theirs in v1, where they are known: v1 need have no index of
+-- tenants. Every configuration of v1 or v2 belongs to one; those of nobody are not here.
 WITH config AS (
     SELECT coalesce(c.id, v2.id) AS id, coalesce(c.business_id, v2.business_id) AS tenant_id,
            coalesce(v2.is_active, c.is_active) AS is_active, c.id IS NOT NULL AS in_v1, v2.id IS NOT NULL AS in_v2
     FROM (SELECT id, business_id, is_active FROM {configurations} AS every
-          WHERE %(tenant_ids)s::uuid[] IS NULL OR every.business_id = ANY (%(tenant_ids)s::uuid[])) AS c
+          WHERE (%(tenant_ids)s::uuid[] IS NULL OR every.business_id = ANY (%(tenant_ids)s::uuid[]))
+            AND (%(config_ids)s::uuid[] IS NULL OR every.id = ANY (%(config_ids)s::uuid[]))) AS c
     FULL JOIN (SELECT id, business_id, is_active FROM public.voice_assistant_configs AS every
                WHERE %(tenant_ids)s::uuid[] IS NULL OR every.business_id = ANY (%(tenant_ids)s::uuid[])) AS v2 ON v2.id = c.id
 ), fact AS (
