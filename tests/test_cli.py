@@ -198,7 +198,7 @@ TOLD_ELSEWHERE = {
 }
 GROUPS_TOLD_ELSEWHERE = {
     *("alerts", "breakers", "checklist", "cleanup", "complaints", "flags", "metrics", "notify", "report", "rollout"),
-    *("templates", "tokens", "vapi"),
+    *("simulate", "templates", "tokens", "vapi"),
 }
 
 
