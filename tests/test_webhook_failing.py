@@ -18,9 +18,10 @@ from relevo.db.pool import Database
 from relevo.flags import writing
 from relevo.flags.writing import Author
 from relevo.webhooks.answers import TOOL_FAILED
+from relevo.webhooks.known import Known
 from tests.calling import SECRET, WEBHOOK, Line, asked, report, status, tool_calls
 from tests.commands import relevo, succeeds
-from tests.conftest import copied, load_sample, rows, value
+from tests.conftest import NOW, copied, load_sample, rows, value
 from tests.servers import Server, programs_of, running
 from tests.serving import serving
 from tests.standins import Reply, StandIn, stand_in
@@ -249,3 +250,18 @@ def test_an_operator_keeps_a_breaker_open_and_lets_it_go(ready: Database) -> Non
     assert not succeeds("breakers", "release", "v2", url=url)["forced"]
     refused = relevo("breakers", "release", "v2", url=url)
     assert (refused.status, "no breaker of v2 is forced" in refused.told) == (3, True)
+
+
+async def test_whoever_was_not_heard_at_first_is_heard_when_called(moved: tuple[str, Database, list[Line]]) -> None:
+    _, database, (line, *_) = moved
+    known = Known(database, lambda: NOW)
+    assert await known.refresh(hear_at_most=1)
+    entries = [entry for each in known.directory.by_tenant.values() for entry in each]
+    assert sum(known.has_heard(entry) for entry in entries) == 1
+    entry = known.of_tenant(line.tenant_id)
+    assert entry is not None
+    said = await known.said(entry, "v1")
+    assert said is not None
+    assert said.system_prompt == line.v1_prompt
+    await known.refresh()
+    assert all(known.has_heard(entry) for entry in entries)

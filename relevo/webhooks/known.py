@@ -26,6 +26,8 @@ from relevo.webhooks.identify import Directory, Entry, directory
 from relevo.webhooks.pin import Keys
 
 REFRESH_EVERY_S = 5.0
+IDLE = 20  # times as long as reading the directory took, at least: on a large platform it must not become the work
+HEARD_AT_FIRST = 2_000  # configurations; whoever calls one of the others before it was heard waits for a query
 _AGAIN_AFTER_S = 0.5  # a stranger may be new: look, but not more often than this
 _BATCH = 200
 _TEMPLATES = 4_000  # kept at most; each lasts a minute
@@ -59,23 +61,27 @@ class Known:
         self._templates: dict[tuple[str, Version, str, int], Template] = {}
         self._refreshing = asyncio.Lock()
         self._read_at_s = float("-inf")  # of the loop's clock
+        self._reading_took_s = 0.0
 
     async def keep_fresh(self) -> None:
         """Read again and again. Never returns."""
         while True:
             await self.refresh()
-            await asyncio.sleep(REFRESH_EVERY_S)
+            await asyncio.sleep(max(REFRESH_EVERY_S, IDLE * self._reading_took_s))
 
-    async def refresh(self) -> bool:
-        """Read what changed; False where the database could not be read: what was known stays."""
-        async with self._refreshing:
-            try:
-                await self._refresh()
-            except (RelevoError, psycopg.Error) as error:
-                _log.warning("configurations not read", error=type(error).__name__)
-                return False
-            finally:
-                self._read_at_s = asyncio.get_running_loop().time()
+    async def refresh(self, *, hear_at_most: int | None = None) -> bool:
+        """Read what changed; False where the database could not be read: what was known stays. ``hear_at_most``: of so
+        many configurations what is said to callers; None: of all."""
+        try:
+            async with self._refreshing:  # whoever looks for a number waits for this, and not for the hearing
+                try:
+                    await self._read()
+                finally:
+                    self._read_at_s = asyncio.get_running_loop().time()
+            await self._hear(hear_at_most)
+        except (RelevoError, psycopg.Error) as error:
+            _log.warning("configurations not read", error=type(error).__name__)
+            return False
         return True
 
     async def look_again(self) -> None:
@@ -122,7 +128,8 @@ class Known:
         entries = self.directory.by_tenant.get(tenant_id or "", ())
         return next((entry for entry in entries if entry.active), entries[0] if entries else None)
 
-    async def _refresh(self) -> None:
+    async def _read(self) -> None:
+        began_s = asyncio.get_running_loop().time()
         async with self._database.transaction(read_only=True) as connection:
             keys = await every(connection, statement("router", "keys"))
             retired = await one(connection, statement("router", "retired"))
@@ -133,10 +140,13 @@ class Known:
         if entries != self._entries:
             self._entries, self.directory = entries, directory(entries.values())
         self.read = True
-        stale = [entry for entry in entries.values() if not self._is_fresh(entry)]
+        self._reading_took_s = asyncio.get_running_loop().time() - began_s
+
+    async def _hear(self, at_most: int | None) -> None:
+        stale = [entry for entry in self._entries.values() if not self._is_fresh(entry)][:at_most]
         for start in range(0, len(stale), _BATCH):
             await self._listen(stale[start : start + _BATCH])
-        for gone in self._heard.keys() - entries.keys():
+        for gone in self._heard.keys() - self._entries.keys():
             del self._heard[gone]
 
     def _is_fresh(self, entry: Entry) -> bool:

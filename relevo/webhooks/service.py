@@ -24,7 +24,7 @@ from relevo.webhooks.breaking import Breakers
 from relevo.webhooks.calls import Calls
 from relevo.webhooks.handlers import upstream
 from relevo.webhooks.handlers.upstream import Upstream
-from relevo.webhooks.known import Known
+from relevo.webhooks.known import HEARD_AT_FIRST, Known
 from relevo.webhooks.reconciling import keep_reconciling
 from relevo.webhooks.router import Router
 from relevo.webhooks.shadow import Shadow
@@ -83,7 +83,7 @@ async def webhook(database: Database, flags: Flags, settings: Settings, clock: C
             credential_id=settings.vapi_credential_id,
             assistant=settings.assistant,
         )
-        await known.refresh()
+        await known.refresh(hear_at_most=HEARD_AT_FIRST)
         try:
             key = settings.vapi_api_key
             vapi = Vapi(session, settings.vapi_api_url, key) if key else None
