@@ -363,6 +363,7 @@ async def test_before_the_rollout_is_complete_nothing_is_due(ready: Database) ->
 
 
 async def test_once_everybody_went_back_nothing_is_due(world: Database) -> None:
+    await change(world, "DELETE FROM relevo.cleanup_stages")
     await change(world, "UPDATE public.feature_flags SET enabled = false")
     async with world.transaction() as connection:
         assert await ticking.look(connection, NOW) is None

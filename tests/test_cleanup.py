@@ -489,7 +489,9 @@ async def test_what_was_dropped_is_in_the_archive(world: Database, tmp_path: Pat
     assert await value(world, "SELECT count(*) FROM public.voice_calls") == calls
     assert prompts > 0
     restore = [program_folder() / "pg_restore", "--no-owner", "--table=voice_agent_config_deprecated"]
-    await asyncio.to_thread(partial(subprocess.run, [*restore, f"--dbname={world.url}", file], check=True))
+    await asyncio.to_thread(
+        partial(subprocess.run, [*restore, f"--dbname={world.url}", file])
+    )  # of 18, into 15: it complains, and does
     assert await rows(world, "SELECT * FROM public.voice_agent_config_deprecated ORDER BY id") == v1
 
 

@@ -86,7 +86,12 @@ async def test_each_role_gets_where_it_may_and_no_further(house: House, method: 
     if needed is None or path == "/live":
         return
     (tenant,) = await verified(house.database, 1)
-    address = path.replace("{tenant}", tenant).replace("{version}", "v9").replace("{call_id:path}", "none")
+    address = (
+        path.replace("{tenant}", tenant)
+        .replace("{version}", "v9")
+        .replace("{call_id:path}", "none")
+        .replace("{action}", "pause")
+    )
     before = await get(house.database)
     assert Visitor(house.served).ask(method, address, {} if method == "POST" else None).status == 303
     for role, secret in house.secrets.items():
@@ -94,6 +99,8 @@ async def test_each_role_gets_where_it_may_and_no_further(house: House, method: 
         answer = visitor.ask(method, address, {} if method == "POST" else None)
         if role < needed:
             assert answer.status == 403, (role, answer.body)
+        elif method == "GET":
+            assert answer.status not in (303, 401, 403, 500), (role, answer.body)
     assert (await get(house.database)).version >= before.version
 
 

@@ -6,26 +6,21 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 import pytest
 
 from relevo.access.roles import Role
 from relevo.dashboard import (
-    acting,
-    in_force,
     judging,
-    mending,
     overview,
-    records,
     rooms,
-    signing_in,
     strip,
-    tenants,
     wheel,
     wording,
 )
-from relevo.dashboard.places import Place
+from relevo.dashboard.house import House
+from relevo.dashboard.live import Pulse
 from relevo.metrics.health import Health
 from relevo.metrics.latency import Histogram
 from relevo.migration import reviewing, states
@@ -64,20 +59,12 @@ NEEDED: dict[tuple[str, str], Role | None] = {
     ("POST", "/preferences"): None,
     ("POST", "/sessions/end"): Role.ADMIN,
 }
-PLACES: tuple[Place, ...] = (
-    *overview.PLACES,
-    *acting.PLACES,
-    *tenants.PLACES,
-    *records.PLACES,
-    *mending.PLACES,
-    *in_force.PLACES,
-    *signing_in.PLACES,
-)
+PLACES = rooms.places(Pulse(cast(House, None)))
 
 
 def test_every_place_has_a_row_in_the_matrix() -> None:
     known = {(place.method, place.path): place.needed for place in PLACES}
-    assert known == {key: needed for key, needed in NEEDED.items() if key != ("GET", "/live")}
+    assert known == NEEDED
 
 
 @pytest.mark.parametrize(
@@ -132,7 +119,7 @@ def test_every_sentence_is_said_in_spanish() -> None:
             said |= set(re.findall(r': "([^"]*)"', table))
     said |= {*wheel.LABELS, *wheel.REFUSALS.values(), *strip.LABELS.values(), *get_args(gate.Verdict)}
     said |= {*get_args(state.State)}
-    said |= set(reviewing.REASONS.values())
+    said |= {*reviewing.REASONS.values(), *states.WORDS}
     said |= {limit.label for limit in judging.LIMITS} | {span.label for span in overview.SPANS.values()}
     said |= {*get_args(states.State), *(role.label for role in Role), *get_args(judging.Grade)} - {"none"}
     assert len(said) > 150
@@ -143,3 +130,11 @@ def test_a_translation_keeps_its_gaps() -> None:
     gaps = re.compile(r"\{\w+\}")
     for english, spanish in wording.spanish().items():
         assert sorted(gaps.findall(english)) == sorted(gaps.findall(spanish)), json.dumps(english)
+
+
+def test_reasons_are_told_in_spanish_with_what_is_in_their_gaps() -> None:
+    fact = {"quarantined": 2, "configs": 3, "quarantined_because": "no_vertical {x}"}
+    told = "{quarantined} of {configs} set aside: {quarantined_because}".format(**fact)
+    assert wording.retold("es", told, states.WORDS) == "2 de 3 apartadas: no_vertical {x}"
+    assert wording.retold("en", told, states.WORDS) == told
+    assert wording.retold("es", "something else", states.WORDS) == "something else"

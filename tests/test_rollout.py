@@ -220,6 +220,40 @@ async def test_without_a_pass_the_longest_hold_pauses_and_a_human_decides(ready:
     assert (await operating.promote(ready, ANA, here.now, force=True)).standing.phase == 1
 
 
+async def test_a_phase_resumed_after_its_longest_hold_has_it_once_more(ready: Database) -> None:
+    here = await scene(ready)
+    await here.start()
+    await here.settle_into()
+    await here.tick(hours=8)
+    assert (await here.rollout()).standing.cause == "max_hold"
+    here.now += 3 * HOUR
+    await operating.change(ready, "resume", ANA, here.now)
+    await here.settle_into(hours=7)
+    assert (await here.rollout()).standing.state == "Progressing"
+    await here.tick(hours=1)
+    assert (await here.rollout()).standing.cause == "max_hold"
+
+
+@pytest.mark.parametrize("ahead", ["as it begins", "as the phase is reached"])
+async def test_a_clock_that_ran_ahead_for_a_while_holds_nothing_up_and_moves_nobody(
+    ready: Database, ahead: str
+) -> None:
+    here = await scene(ready)
+    here.now += timedelta(days=30 if ahead == "as it begins" else 0)
+    await here.start()
+    here.now += timedelta(days=0 if ahead == "as it begins" else 30)
+    await here.tick(seconds=5)
+    here.now -= timedelta(days=30)
+    await here.tick(seconds=5)
+    await healthy(here)
+    await here.tick(hours=3)
+    assert (await here.rollout()).standing.state == "Progressing"
+    for _ in range(5):
+        await here.tick(hours=1)
+    assert (await here.rollout()).standing.state == "Healthy"
+    assert len(await here.on_v2()) == 2
+
+
 async def test_no_force_goes_over_a_failing_gate(ready: Database) -> None:
     here = await scene(ready)
     await here.start(replace(DEFAULT, rollback="manual"))

@@ -118,8 +118,8 @@ class Walk(RuleBasedStateMachine):
     template: str
     happened: ClassVar[Counter[str]] = Counter()
 
-    @initialize(automatic=st.booleans(), back=st.booleans())
-    def begin(self, automatic: bool, back: bool) -> None:
+    @initialize(automatic=st.booleans(), back=st.booleans(), phases=st.integers(0, 4))
+    def begin(self, automatic: bool, back: bool, phases: int) -> None:
         """A platform of its own, and a rollout that has begun."""
         self.runner = asyncio.Runner()
         self.copy = copied(self.server, self.template)
@@ -131,6 +131,8 @@ class Walk(RuleBasedStateMachine):
         self.seen = 0
         self.last_back: tuple[int, Model] | None = None  # the audit entry of the last way back, and what was before
         self.start()
+        if phases:
+            self.prosper(phases)
 
     def teardown(self) -> None:
         """The database is gone."""
@@ -432,7 +434,7 @@ def test_the_model_knows_every_arrow(server: Server, platform: str) -> None:
 
     Here.server, Here.template = server, platform
     walk = Here()
-    walk.begin(automatic=False, back=True)
+    walk.begin(automatic=False, back=True, phases=0)
     try:
         walk.suffer((22, 10, 66, 30))  # both versions: Degraded
         walk.call((400, 0, 400, 0))
@@ -476,7 +478,7 @@ def test_whatever_happens_the_database_is_as_the_model_says(server: Server, plat
     run_state_machine_as_test(
         Here,
         settings=settings(
-            max_examples=30,
+            max_examples=25,
             stateful_step_count=30,
             deadline=None,
             derandomize=True,

@@ -75,7 +75,7 @@ async def made(
 def table(found: Report) -> Group:
     """The report for people."""
     rows = Table("metric", "before (v1)", "after (v2)", "improvement", "target", "met", "conclusion")
-    for row in telling.lines(found.overall):
+    for row in telling.lines(telling.table_of_success(found)):
         rows.add_row(*row)
     return Group(rows, "what cannot be concluded:", "\n".join(f"- {doubt}" for doubt in telling.doubts(found)))
 

@@ -47,8 +47,12 @@ def _hours(length: timedelta) -> str:
 
 
 def _asks(phase: Phase) -> list[tuple[str, str]]:
-    """What a phase asks for beside its calls: each metric's name, and what it must be below."""
-    return [(LABELS[metric], shown(metric, value)) for metric, value in phase.criteria.items()]
+    """What a phase asks for beside its calls: each metric's name, and what it must be below; a count, at most."""
+    found = []
+    for metric, value in phase.criteria.items():
+        sign = "≤" if judging.BY_NAME[metric].counted else "<"
+        found.append((LABELS[metric], f"{sign} {shown(metric, value)}"))
+    return found
 
 
 def _alert(rule: Rule) -> tuple[str, str, str]:

@@ -43,7 +43,7 @@ class Remembered:
         self._clock = clock
         self._known: dict[str, Known[Any]] = {}
         self._counting: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._behind: dict[str, asyncio.Task[None]] = {}
 
     async def get(self, name: str, key: Hashable, count: Count[T]) -> Known[T]:
         """What is known, at most GOOD_FOR old; raises what counting raises."""
@@ -51,18 +51,16 @@ class Remembered:
         age = timedelta.max if known is None else self._clock() - known.at
         if known is None or known.size <= SMALL or known.key != key or age > GOOD_FOR:
             return await self._count(name, key, count)
-        if age > FRESH_FOR and not self._counting[name].locked():
-            task = asyncio.create_task(self._again(name, key, count))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if age > FRESH_FOR and name not in self._behind:
+            self._behind[name] = asyncio.create_task(self._again(name, key, count))
         return known
 
     async def _count(self, name: str, key: Hashable, count: Count[T]) -> Known[T]:
-        asked_at = self._clock()
+        asked_at, before = self._clock(), self._known.get(name)
         async with self._counting[name]:
             known = self._known.get(name)
-            if known is not None and known.key == key and known.at >= asked_at:  # counted while we waited
-                return known
+            if known is not None and known is not before and known.key == key and known.at >= asked_at:
+                return known  # begun while we waited
             at = self._clock()
             what, size = await count()
             known = self._known[name] = Known(what, key, size, at)
@@ -71,3 +69,4 @@ class Remembered:
     async def _again(self, name: str, key: Hashable, count: Count[T]) -> None:
         with contextlib.suppress(Exception):  # what is known stays, older; who finds it too old waits, and is told
             await self._count(name, key, count)
+        del self._behind[name]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from importlib import resources
@@ -27,6 +28,21 @@ def say(language: str, english: str, **values: Any) -> str:
     """A sentence in a language; one that nobody has translated is said in English."""
     told = spanish().get(english, english) if language == "es" else english
     return told.format(**values) if values else told
+
+
+def retold(language: str, told: str, words: Sequence[str]) -> str:
+    """A sentence that was written from one of these in English, in a language; as it is where it was not."""
+    if language == "en":
+        return told
+    for english in words:
+        if found := _pattern(english).fullmatch(told):
+            return say(language, english, **found.groupdict())
+    return told
+
+
+@cache
+def _pattern(english: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.*)", re.escape(english)), re.DOTALL)
 
 
 def whole(number: int | float | None) -> str:

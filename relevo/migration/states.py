@@ -39,6 +39,9 @@ _NOTES: tuple[tuple[Callable[[dict[str, Any]], bool], str], ...] = (
     (lambda f: f["configs"] > 0 and f["active"] == 0, "none of its configurations is active"),
     (lambda f: not f["known"], "no such business in v1"),
 )
+_DANGER = "it is on v2 all the same"
+WORDS = (_DANGER, *(words for _, _, words in _RULES), *(words for _, words in _NOTES))
+"""What the reasons are written from, so that they can be told in another language."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ def state_of(fact: dict[str, Any], evaluation: Evaluation) -> tuple[State, tuple
     reached = [(state, words.format(**fact)) for state, applies, words in _RULES if applies(fact)]
     notes = [words.format(**fact) for applies, words in _NOTES if applies(fact)]
     if reached:
-        danger = ["it is on v2 all the same"] if evaluation.value else []
+        danger = [_DANGER] if evaluation.value else []
         return reached[0][0], (*danger, *(words for _, words in reached), *notes)
     return ("live" if evaluation.value else "verified"), tuple(notes)
 

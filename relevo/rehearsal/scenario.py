@@ -116,7 +116,7 @@ async def _carrier(stage: Stage) -> Facts:
     stage.tell("act", "the carrier drops half of all calls, whoever answers")
     stage.manners = lambda _line, version: Manner(0.0, HEALTHY[version].latency_ms, 0.5)
     await stage.until(lambda: stage.state in ("Degraded", "Paused", "RolledBack"))
-    await stage.pass_hours(6)
+    await stage.pass_hours(2)
     return {}
 
 
@@ -136,12 +136,15 @@ async def _restart(stage: Stage) -> Facts:
 
 
 async def _slack(stage: Stage) -> Facts:
-    stage.tell("act", "Slack answers nobody")
+    await stage.take_phase("expansion")
+    stage.tell("act", "Slack answers nobody, and v2 now fails a third of its calls")
     stage.inbox.away.add("slack")
-    facts = await _fails(stage)
+    stage.manners = _of_v2(Manner(0.33, 430))
+    await stage.until(lambda: stage.state == "RolledBack")
+    await stage.pass_hours(1)
     stage.tell("act", f"Slack is back; it refused {stage.inbox.refused} times")
     stage.inbox.away.clear()
-    return facts
+    return {}
 
 
 async def _corrupt(stage: Stage) -> Facts:
@@ -246,7 +249,7 @@ SCENARIOS: Mapping[str, Scenario] = {
             "slack-down",
             "Slack is down while v2 fails: the rollback waits for nobody, and the team hears of it later",
             _slack,
-            (_ROLLED_BACK, _TEAM_TOLD),
+            (_ROLLED_BACK, _TEAM_TOLD, Claim("Slack was asked again, and held nobody up", "claim_slack_waited")),
         ),
         Scenario(
             "corrupt-data",

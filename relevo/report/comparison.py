@@ -33,7 +33,7 @@ class Figure:
 
     value: float | None  # None: nothing was counted
     interval: Interval | None = None
-    of: int = 0  # calls that it is of
+    of: int = 0  # calls, or answers, that it is of
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Metric:
 
     name: str
     title: str
-    unit: Literal["ms", "rate", "per_day"]
+    unit: Literal["ms", "rate", "per_day", "points"]
     more_is_better: bool = False
     target: float | None = None  # to stay below
     outcome: str | None = None  # whose calls are counted
@@ -82,7 +82,7 @@ class Compared:
     metric: Metric
     before: Figure
     after: Figure
-    improvement: float | None  # share of the value before; positive is better; None: there is nothing to divide by
+    improvement: float | None  # share of the value before, or points; positive is better; None: neither
     conclusion: Conclusion
     met: Met | None  # None: it has no target
 
@@ -133,10 +133,10 @@ def _compared(metric: Metric, before: Figure, after: Figure) -> Compared:
     if before.value and after.value is not None:
         gain = (after.value - before.value) / before.value
         improvement = gain if metric.more_is_better else -gain
-    return Compared(metric, before, after, improvement, _concluded(metric, before, after), _met(metric, after))
+    return Compared(metric, before, after, improvement, concluded(metric, before, after), _met(metric, after))
 
 
-def _concluded(metric: Metric, before: Figure, after: Figure) -> Conclusion:
+def concluded(metric: Metric, before: Figure, after: Figure) -> Conclusion:
     """Intervals that touch show nothing, whatever the figures in their middle."""
     if before.interval is None or after.interval is None:
         return "not comparable"

@@ -15,6 +15,7 @@ from relevo.db.statements import statement
 from relevo.metrics.health import Health
 from relevo.metrics.reading import health, health_by_tenant
 from relevo.metrics.window import Window
+from relevo.report import nps
 from relevo.report.comparison import Compared, Period, compare
 
 MOST_EVENTS = 200
@@ -41,6 +42,7 @@ class Report:
     overall: tuple[Compared, ...]
     by_vertical: Mapping[str, tuple[Compared, ...]]
     timeline: tuple[dict[str, Any], ...]
+    nps: Compared | None = None  # None: nobody answered, or nothing was imported
 
 
 async def read(connection: Connection, v1: V1, now: datetime, *, before: timedelta, after: timedelta) -> Report:
@@ -72,6 +74,7 @@ async def read(connection: Connection, v1: V1, now: datetime, *, before: timedel
             for vertical in verticals
         },
         tuple(await every(connection, statement("report", "timeline"), values)),
+        await nps.compare(connection, spans["v1"], spans["v2"]),
     )
 
 

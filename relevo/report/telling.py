@@ -32,7 +32,9 @@ def doubts(report: Report) -> list[str]:
     told = [
         "The two windows are of different times: season, weekday and campaigns are in the difference, too.",
         "Calls of one business are alike; the intervals take them for independent, and are too narrow for that.",
-        "NPS is not measured by Relevo, and none was imported.",
+        "NPS goes by the day of the answer, and tells nothing of who was on v2 that day."
+        if report.nps
+        else "NPS is not measured by Relevo, and none was imported: relevo nps import FILE.",
     ]
     if before.health.total_calls == 0:
         told.append("v1 has no figures before v2 began: run relevo metrics backfill, then the report again.")
@@ -43,7 +45,7 @@ def doubts(report: Report) -> list[str]:
             told.append(f"{period.version} had {period.health.total_calls} calls in its window; that shows little.")
     if after.days < 7:
         told.append("v2's window is shorter than a week, so weekdays are not balanced.")
-    for each in report.overall:
+    for each in table_of_success(report):
         if each.conclusion == "no difference shown":
             told.append(f"{each.metric.title}: the intervals overlap; no difference is shown.")
         if each.met == "not shown":
@@ -72,7 +74,7 @@ def as_json(report: Report, value_per_booking: float | None = None) -> dict[str,
         "windows": {each.version: _window(each) for each in (report.before, report.after)},
         "metrics": [_row(each) for each in report.overall],
         "verticals": {name: [_row(each) for each in rows] for name, rows in report.by_vertical.items()},
-        "nps": None,
+        "nps": None if report.nps is None else _row(report.nps),
         "return": None
         if earned is None
         else {
@@ -94,6 +96,7 @@ def page(report: Report, value_per_booking: float | None = None) -> str:
     environment.filters |= {"day": lambda at: f"{at:%Y-%m-%d %H:%M}", "change": change}
     return environment.get_template("report.html").render(
         report=report,
+        rows=table_of_success(report),
         shown=shown,
         between=between,
         plots=[(each, plot(each)) for each in report.overall],
@@ -106,7 +109,9 @@ def shown(metric: Metric, value: float | None) -> str:
     """A value in its unit; a dash where nothing was counted."""
     if value is None:
         return "–"
-    return {"ms": f"{value:,.0f} ms", "rate": f"{value:.2%}", "per_day": f"{value:,.1f}"}[metric.unit]
+    return {"ms": f"{value:,.0f} ms", "rate": f"{value:.2%}", "per_day": f"{value:,.1f}", "points": f"{value:+.0f}"}[
+        metric.unit
+    ]
 
 
 def between(metric: Metric, figure: Figure) -> str:
@@ -114,9 +119,16 @@ def between(metric: Metric, figure: Figure) -> str:
     return "" if figure.interval is None else " to ".join(shown(metric, each) for each in figure.interval)
 
 
-def change(improvement: float | None) -> str:
-    """``+28%`` is better; a dash where there is nothing to compare with."""
-    return "–" if improvement is None else f"{improvement:+.0%}"
+def change(compared: Compared) -> str:
+    """``+28%``, or ``+12`` points, is better; a dash where there is nothing to compare with."""
+    if compared.improvement is None:
+        return "–"
+    return f"{compared.improvement:+.0f}" if compared.metric.unit == "points" else f"{compared.improvement:+.0%}"
+
+
+def table_of_success(report: Report) -> list[Compared]:
+    """The specification's rows (8.2), NPS last where it was imported."""
+    return [*report.overall, *([report.nps] if report.nps else [])]
 
 
 def plot(compared: Compared) -> dict[str, Any]:
@@ -154,7 +166,7 @@ def lines(rows: Sequence[Compared]) -> list[tuple[str, ...]]:
             each.metric.title,
             shown(each.metric, each.before.value),
             shown(each.metric, each.after.value),
-            change(each.improvement),
+            change(each),
             "" if each.metric.target is None else f"< {shown(each.metric, each.metric.target)}",
             each.met or "",
             each.conclusion,

@@ -24,9 +24,9 @@ from relevo.db.statements import statement
 from relevo.errors import LeaseHeld, RelevoError, SomebodyWasFaster
 from relevo.flags.evaluate import Flag
 from relevo.flags.writing import Author, flag_of
-from relevo.rollout.evidence import gather
+from relevo.rollout.evidence import gather, whole_minute
 from relevo.rollout.gate import Evaluation, judge, unmeasured
-from relevo.rollout.moving import CONTROLLER, Rollout, act, frozen_for, move, open_rollout
+from relevo.rollout.moving import CONTROLLER, Rollout, act, columns, frozen_for, move, open_rollout, rollout_of
 from relevo.rollout.state import Move, decide, within
 
 LEASE = "rollout"
@@ -54,10 +54,10 @@ async def tick(database: Database, now: datetime, held: Lease | None = None) -> 
         rollout = await open_rollout(connection)
         if rollout is None:
             return None
-        rollout = _by_this_clock(rollout, now)
         flag = flag_of(await first(connection, statement("rollout", "flag")))
         frozen_until = await frozen_for(connection, rollout, now)
         behind = await one(connection, statement("rollout", "behind"), {"version": rollout.standing.flag_version})
+    rollout = await _by_this_clock(database, rollout, now, held)
     said = await evaluate(database, rollout, flag, now)
     chosen = decide(
         rollout.standing,
@@ -70,9 +70,24 @@ async def tick(database: Database, now: datetime, held: Lease | None = None) -> 
     return Ticked(rollout, said, chosen)
 
 
-def _by_this_clock(rollout: Rollout, now: datetime) -> Rollout:
-    phase = rollout.phase
-    return replace(rollout, standing=within(rollout.standing, now, phase.min_hold, phase.max_hold, phase.every))
+async def _by_this_clock(database: Database, rollout: Rollout, now: datetime, held: Lease | None) -> Rollout:
+    """The rollout with no time further ahead than it can be, written down where a clock that ran ahead had set one."""
+    phase, soonest = rollout.phase, whole_minute(now)
+    right = replace(
+        rollout,
+        standing=within(rollout.standing, now, phase.min_hold, phase.max_hold, phase.every),
+        judged_from=min(rollout.judged_from, soonest),
+        gathered_from=min(rollout.gathered_from, soonest),
+    )
+    if right == rollout:
+        return rollout
+    async with database.transaction() as connection:
+        if held is not None:
+            await held.hold(connection)
+        row = await first(connection, statement("rollout", "set_right"), {**columns(right), "actor": CONTROLLER})
+        if row is None:
+            raise SomebodyWasFaster("the rollout was changed meanwhile", fix="the next tick looks again")
+    return rollout_of(row)
 
 
 async def evaluate(
@@ -114,11 +129,11 @@ async def watch(database: Database, now: datetime, held: Lease | None = None) ->
         if held is not None:
             await held.hold(connection)
         rollout = await open_rollout(connection)
-        for finding in _findings(rollout):
+        for finding in findings(rollout):
             await note(connection, finding, now)
 
 
-def _findings(rollout: Rollout | None) -> tuple[Finding, Finding]:
+def findings(rollout: Rollout | None) -> tuple[Finding, Finding]:
     """What somebody must hear of where the rollout stands."""
     degraded, waits = Finding("rollout.degraded", "healthy"), Finding("rollout.waits", "healthy")
     if rollout is None:

@@ -136,14 +136,14 @@ async def move(
     if change.goes_back:  # what relevo rollback --undo needs
         details["before"] = {"enabled": flag.enabled, "percentage": flag.percentage, "enabled_tenants": joined}
     said |= {"phase": to_phase, "flag_version": version, "details": Jsonb(details)}
-    moved = await first(connection, statement("rollout", "move"), _row(after) | said)
+    moved = await first(connection, statement("rollout", "move"), columns(after) | said)
     if moved is None:
         raise _late()
     await _mark_phases(connection, seen, event, to_phase, now)
     return rollout_of(moved)
 
 
-def _row(rollout: Rollout) -> dict[str, Any]:
+def columns(rollout: Rollout) -> dict[str, Any]:
     """The columns of a rollout that change with time."""
     standing = rollout.standing
     return {

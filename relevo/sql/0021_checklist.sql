@@ -83,3 +83,14 @@ BEGIN
     RAISE EXCEPTION 'v1 was dropped: there is no % any more', name
         USING ERRCODE = 'RV001', HINT = 'read public.voice_assistant_configs instead';
 END $$;
+
+-- What clients answered when they were asked how likely they are to recommend the service, as the team imported it.
+CREATE TABLE relevo.nps_answers (
+    key         text PRIMARY KEY,          -- the same answer imported twice is one
+    answered_at timestamptz NOT NULL,
+    score       integer NOT NULL CHECK (score BETWEEN 0 AND 10),
+    tenant_id   text CHECK (tenant_id <> ''),
+    imported_at timestamptz NOT NULL
+);
+CREATE INDEX nps_answers_at ON relevo.nps_answers (answered_at);
+ALTER TABLE relevo.nps_answers ENABLE ROW LEVEL SECURITY;

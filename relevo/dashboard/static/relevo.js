@@ -70,6 +70,7 @@ const bands = () =>
 const option = (element, points) => {
   const { text, line, sides, limits, bands: shades } = colours();
   const phases = bands().map(([from, until], place) => [{ ...from, itemStyle: { color: shades[place % 2] } }, until]);
+  const numbers = document.getElementById("numbers");
   const [first, second] = COLUMNS[element.dataset.chart];
   const unit = element.dataset.unit;
   const marks = element.dataset.limits.split(";").filter(Boolean).map((each, place) => {
@@ -99,7 +100,7 @@ const option = (element, points) => {
     grid: { left: 8, right: 12, top: 34, bottom: 8, containLabel: true },
     legend: { top: 0, textStyle: { color: text } },
     tooltip: { trigger: "axis", renderMode: "richText", valueFormatter: (value) => (value == null ? "—" : (+value).toFixed(unit === "%" ? 2 : 0) + (unit && " " + unit)) },
-    xAxis: { type: "time", useUTC: true, axisLabel: { color: text, hideOverlap: true }, axisLine: { lineStyle: { color: line } } },
+    xAxis: { type: "time", min: Date.parse(numbers.dataset.from), max: Date.parse(numbers.dataset.until), useUTC: true, splitNumber: 4, axisLabel: { color: text, hideOverlap: true }, axisLine: { lineStyle: { color: line } } },
     yAxis: { type: "value", min: 0, max: (range) => Math.max(range.max, highest * 1.05) || null, axisLabel: { color: text, showMaxLabel: !marks.length }, splitLine: { lineStyle: { color: line } } },
     useUTC: true,
     series,

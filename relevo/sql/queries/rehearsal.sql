@@ -98,6 +98,16 @@ SELECT count(*) > 0 AND coalesce(bool_and(state = 'sent'), false) AS holds,
        coalesce(string_agg(variables ->> 'action', '; '), 'nobody was told') AS found
 FROM relevo.outbox WHERE notice = 'team_rollback'
 
+-- claim_slack_waited --
+-- Slack was away, and what waited for it was tried again; PagerDuty did not wait with it.
+SELECT max(attempts) FILTER (WHERE channel = 'slack') > 1
+       AND max(settled_at) FILTER (WHERE channel = 'pagerduty') < max(settled_at) FILTER (WHERE channel = 'slack') AS holds,
+       format('Slack was asked up to %%s times for one message; PagerDuty had its own at %%s, Slack its last at %%s',
+              max(attempts) FILTER (WHERE channel = 'slack'),
+              to_char(max(settled_at) FILTER (WHERE channel = 'pagerduty'), 'DD HH24:MI'),
+              to_char(max(settled_at) FILTER (WHERE channel = 'slack'), 'DD HH24:MI')) AS found
+FROM relevo.outbox
+
 -- claim_restarted --
 -- Calls were pinned while the database was away, and stored once it was back.
 SELECT pg_postmaster_start_time() > %(since)s::timestamptz AND count(*) > 0 AS holds,

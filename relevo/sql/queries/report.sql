@@ -35,3 +35,22 @@ SELECT * FROM (
                                          'notice', 'complaint')
     ORDER BY id DESC LIMIT %(most)s) AS last
 ORDER BY at
+
+-- import_answers --
+WITH added AS (
+    INSERT INTO relevo.nps_answers (key, answered_at, score, tenant_id, imported_at)
+    SELECT a.key, a.answered_at, a.score, a.tenant_id, %(now)s
+    FROM jsonb_to_recordset(%(answers)s::jsonb) AS a (key text, answered_at timestamptz, score integer, tenant_id text)
+    ON CONFLICT (key) DO NOTHING RETURNING key
+), audited AS (
+    INSERT INTO relevo.audit_log (actor, action, subject, reason, details)
+    SELECT %(actor)s, 'nps.import', %(file)s::text, %(reason)s::text, jsonb_build_object('answers', count(*))
+    FROM added HAVING count(*) > 0
+)
+SELECT count(*) AS added FROM added
+
+-- answers --
+-- Promoters, passives and detractors of a window.
+SELECT count(*) FILTER (WHERE score >= 9) AS promoters, count(*) FILTER (WHERE score BETWEEN 7 AND 8) AS passives,
+       count(*) FILTER (WHERE score <= 6) AS detractors
+FROM relevo.nps_answers WHERE answered_at >= %(since)s AND answered_at < %(until)s

@@ -132,6 +132,19 @@ WITH seen AS MATERIALIZED (
 )
 SELECT * FROM moved
 
+-- set_right --
+-- Times that a clock which ran ahead had set too far; no row where somebody was faster.
+WITH right_now AS (
+    UPDATE relevo.rollouts
+    SET judged_from = %(judged_from)s, gathered_from = %(gathered_from)s, hold_until = %(hold_until)s,
+        expires_at = %(expires_at)s, due_at = %(due_at)s
+    WHERE id = %(id)s AND revision = %(revision)s RETURNING *
+), audited AS (
+    INSERT INTO relevo.audit_log (actor, action, subject, reason)
+    SELECT %(actor)s, 'timers.correct', 'rollout ' || id, 'they were further ahead than they can be' FROM right_now
+)
+SELECT * FROM right_now
+
 -- phase_asked --
 UPDATE relevo.rollout_phases SET asked_at = coalesce(asked_at, %(now)s), ended_at = NULL
 WHERE rollout_id = %(id)s AND ordinal = %(phase)s

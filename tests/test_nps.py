@@ -1,0 +1,121 @@
+"""NPS: imported from a file whose bad lines are named, told in the report with its interval."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relevo.db.pool import Database
+from relevo.errors import UsageError
+from relevo.metrics import folding
+from relevo.report import nps, telling
+from tests.commands import relevo, succeeds
+from tests.conftest import NOW, rows, value
+from tests.test_report import made, v2_calls
+
+BEFORE, AFTER = NOW - timedelta(days=10), NOW - timedelta(hours=1)
+
+
+def file_of(tmp_path: Path, *lines: str, heading: str = "answered_at,score,tenant_id") -> Path:
+    file = tmp_path / "nps.csv"
+    file.write_text("\n".join((heading, *lines)) + "\n", encoding="utf-8")
+    return file
+
+
+def several(at: Any, **scores: int) -> list[str]:
+    return [f"{at.isoformat()},{name.removeprefix('s')}," for name, many in scores.items() for _ in range(many)]
+
+
+async def test_answers_are_counted_once_however_often_they_are_imported(ready: Database, tmp_path: Path) -> None:
+    """Two who answered alike on one day are two."""
+    file = file_of(tmp_path, *several(BEFORE, s10=2, s3=1))
+    first = succeeds("nps", "import", str(file), "--actor", "ana", url=ready.url)
+    assert (first["answers"], first["added"]) == (3, 3)
+    more = file_of(tmp_path, *several(BEFORE, s10=2, s3=1), *several(AFTER, s9=1))
+    assert succeeds("nps", "import", str(more), url=ready.url)["added"] == 1
+    assert await value(ready, "SELECT count(*) FROM relevo.nps_answers") == 4
+    (audited, _other) = await rows(ready, "SELECT actor, details FROM relevo.audit_log WHERE action = 'nps.import'")
+    assert (audited["actor"], audited["details"]) == ("ana", {"answers": 3})
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("2026-11-01,11,", "line 3: '11' is no score of 0 to 10"),
+        ("2026-11-01,-1,", "line 3: '-1' is no score"),
+        ("2026-11-01,9.5,", "line 3: '9.5' is no score"),
+        ("2026-11-01,,", "line 3: '' is no score"),
+        ("2026-11-01,٣,", "line 3: '٣' is no score"),
+        ("ayer,9,", "line 3: 'ayer' is no date"),
+        ("2026-11-01,9,a,b", "line 3: has more fields than the heading"),
+        ("2026-11-01", "line 3: '' is no score"),
+    ],
+)
+async def test_a_bad_line_is_named_and_nothing_is_imported(
+    ready: Database, tmp_path: Path, line: str, says: str
+) -> None:
+    file = file_of(tmp_path, "2026-11-01,9,", line)
+    answered = relevo("nps", "import", str(file), url=ready.url)
+    assert (answered.status, says in answered.told) == (2, True), answered.told
+    assert await value(ready, "SELECT count(*) FROM relevo.nps_answers") == 0
+
+
+@pytest.mark.parametrize(
+    ("heading", "says"),
+    [
+        ("answered_at,tenant_id", "lacks score"),
+        ("answered_at,score,name", "a column 'name'"),
+        ("", "lacks answered_at"),
+    ],
+)
+def test_a_wrong_heading_is_named(tmp_path: Path, heading: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        nps.read(file_of(tmp_path, heading=heading))
+    with pytest.raises(UsageError, match="cannot read"):
+        nps.read(tmp_path / "none.csv")
+    (tmp_path / "latin").write_bytes("answered_at,score\nñ".encode("latin-1"))
+    with pytest.raises(UsageError, match="cannot read"):
+        nps.read(tmp_path / "latin")
+
+
+async def test_the_report_tells_it_with_its_interval(sampled: Database, tmp_path: Path) -> None:
+    tenants = [
+        row["id"] for row in await rows(sampled, "SELECT id::text AS id FROM public.businesses ORDER BY 1 LIMIT 3")
+    ]
+    await v2_calls(sampled, tenants, 60)
+    await folding.fold(sampled)
+    none = await made(sampled)
+    assert none.nps is None
+    assert any("relevo nps import" in each for each in telling.doubts(none))
+    answers = [*several(BEFORE, s10=40, s7=30, s2=30), *several(AFTER, s10=70, s8=20, s0=10)]
+    succeeds("nps", "import", str(file_of(tmp_path, *answers)), url=sampled.url)
+    report = await made(sampled)
+    told = telling.as_json(report)["nps"]
+    assert (told["before"]["value"], told["after"]["value"], told["improvement"]) == (10.0, 60.0, 50.0)
+    assert (told["before"]["calls"], told["conclusion"]) == (100, "better")
+    assert telling.lines(telling.table_of_success(report))[-1] == ("NPS", "+10", "+60", "+50", "", "", "better")
+    page = telling.page(report)
+    assert "<td>NPS</td>" in page
+    assert "NPS" not in [plot.metric.title for plot in report.overall]
+
+
+def test_few_who_agree_prove_little() -> None:
+    found = nps.score(3, 0, 0)
+    assert found.value == 100
+    assert found.interval is not None
+    assert found.interval.low < 20
+    assert nps.score(0, 0, 0).value is None
+
+
+@given(st.integers(0, 500), st.integers(0, 500), st.integers(0, 500))
+def test_an_interval_holds_its_score(promoters: int, passives: int, detractors: int) -> None:
+    found = nps.score(promoters, passives, detractors)
+    if found.value is None or found.interval is None:
+        assert promoters + passives + detractors == 0
+        return
+    assert -100 <= found.interval.low <= found.value <= found.interval.high <= 100
