@@ -197,21 +197,8 @@ TOLD_ELSEWHERE = {
     *("mirror install", "mirror remove", "mirror resolve"),
 }
 GROUPS_TOLD_ELSEWHERE = {
-    *(
-        "alerts",
-        "breakers",
-        "checklist",
-        "cleanup",
-        "complaints",
-        "flags",
-        "metrics",
-        "notify",
-        "nps",
-        "report",
-        "rollout",
-        "simulate",
-    ),
-    *("templates", "tokens", "vapi"),
+    *("alerts", "breakers", "checklist", "cleanup", "complaints", "flags", "metrics", "notify", "nps", "report"),
+    *("rollout", "simulate", "templates", "tokens", "vapi"),
 }
 
 
