@@ -82,6 +82,8 @@ def test_a_figure_is_graded_as_the_specification_says(metric: Metric, value: flo
         (sample(JUDGED_FROM - 1, JUDGED_FROM - 1), None, "inconclusive", None, None),
         (sample(JUDGED_FROM, JUDGED_FROM // 2), None, "fail", 3, "half_fails"),
         (sample(JUDGED_FROM, JUDGED_FROM // 2), sample(80, 40), "fail", None, "half_fails"),
+        (sample(JUDGED_FROM, JUDGED_FROM // 2), sample(60, 1), "fail", 3, "half_fails"),
+        (sample(JUDGED_FROM, JUDGED_FROM // 2), sample(60, 14), "fail", None, "half_fails"),
         (sample(40, 12), sample(160, 3), "fail", 3, "no_go"),
         (sample(40, 12), sample(160, 48), "fail", None, "no_go"),
         (sample(40, 1), sample(160, 3), "inconclusive", None, None),

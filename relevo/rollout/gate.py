@@ -27,6 +27,9 @@ OTHERS_FROM = 10
 SINGLED_OUT_BY = 0.1
 """How unlikely one tenant's figures must be among the others', divided by how many tenants were looked at."""
 
+HALF_BY_CHANCE = 0.001
+"""How unlikely half of v2's calls must be to fail while v1's do not, were both alike."""
+
 _RATES: tuple[Metric, ...] = ("error_rate", "failed_call_rate")
 _SHARES: tuple[Metric, ...] = (*_RATES, "p95_latency_ms")
 _COUNTS: tuple[Metric, ...] = ("breaker_opens", "complaints")
@@ -158,9 +161,12 @@ class Look:
 
     @property
     def is_half_alone(self) -> bool:
-        """v1 has less than half of v2's errors per call: one carrier's bad hour would show in both."""
+        """v1 has less than half of v2's errors per call, and not by chance: one carrier's bad hour would show in both,
+        and of few calls half may fail where a third do."""
         v1, v2 = self.pair
-        return 2 * v1.errors * v2.calls < v2.errors * max(v1.calls, 1)
+        if 2 * v1.errors * v2.calls >= v2.errors * max(v1.calls, 1):
+            return False
+        return not v1.calls or statistics.chance_of_more(v2.errors, v2.calls, v1.errors, v1.calls) <= HALF_BY_CHANCE
 
 
 @dataclass(frozen=True, slots=True)
