@@ -196,6 +196,22 @@ async def test_a_call_answered_as_two_versions_is_marked_as_our_fault(ready: Dat
     assert (row["version"], row["crossed"], row["our_fault"]) == ("v2", True, True)
 
 
+async def test_two_decisions_that_the_same_version_answered_are_no_fault(ready: Database) -> None:
+    """One process pinned v1 and died; the other found v2 decided, hanging, and had v1 answer."""
+    await pin(ready, asked(version="v1", served_version="v1"))
+    await say(ready, asked(version="v2", served_version="v1"))
+    assert (await call(ready))["crossed"] is False
+
+
+async def test_what_a_decided_pin_says_is_not_lost_on_an_assumed_one(ready: Database) -> None:
+    await say(ready, staged("ringing", 1, asked=False, version="v1", decided_by="unasked"))
+    await pin(ready, asked(served_version="v1", fallback="v2: no answer", unanswered=True, synthetic=True))
+    row = await call(ready)
+    assert (row["served_version"], row["fallback"], row["unanswered"], row["synthetic"]) == (
+        "v1", "v2: no answer", True, True,
+    )  # fmt: skip
+
+
 async def test_of_many_who_pin_at_once_one_decides(ready: Database) -> None:
     async def decide(number: int) -> str:
         version = "v1" if number % 2 else "v2"

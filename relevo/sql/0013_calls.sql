@@ -130,7 +130,7 @@ CREATE TABLE relevo.calls (
     transferred      boolean NOT NULL DEFAULT false,
     fallback         text,              -- why v1, or an apology, stood in; null: nothing did
     unanswered       boolean NOT NULL DEFAULT false,
-    crossed          boolean NOT NULL DEFAULT false,  -- two decided pins disagree: answered as two tenants or versions
+    crossed          boolean NOT NULL DEFAULT false,  -- two decided pins disagree on who answers: two tenants or versions did
     synthetic        boolean NOT NULL DEFAULT false,
     shadow           jsonb,             -- what v2 would have done of a v1 call
     -- What follows from that; set by the trigger.
@@ -168,8 +168,7 @@ CREATE FUNCTION relevo.merge_call() RETURNS trigger
 LANGUAGE plpgsql SET search_path = '' AS $$
 BEGIN
     NEW.crossed := OLD.crossed OR NEW.crossed OR (OLD.asked AND NEW.asked AND
-        (OLD.tenant_id, OLD.version, OLD.served_version)
-        IS DISTINCT FROM (NEW.tenant_id, NEW.version, NEW.served_version));
+        (OLD.tenant_id, OLD.served_version) IS DISTINCT FROM (NEW.tenant_id, NEW.served_version));
     IF NOT relevo.pin_yields(OLD, NEW) THEN
         NEW.tenant_id := OLD.tenant_id;
         NEW.version := OLD.version;
@@ -274,9 +273,10 @@ BEGIN
         FROM jsonb_populate_recordset(NULL::relevo.message, pins) AS m
         ORDER BY m.call_id, m.asked DESC NULLS LAST, m.decided_at
         ON CONFLICT (call_id) DO UPDATE
-        SET (tenant_id, version, served_version, decided_at, decided_by, asked, flag_version) =
+        SET (tenant_id, version, served_version, decided_at, decided_by, asked, flag_version, fallback, unanswered,
+             synthetic) =
             ROW (excluded.tenant_id, excluded.version, excluded.served_version, excluded.decided_at, excluded.decided_by,
-                 excluded.asked, excluded.flag_version)
+                 excluded.asked, excluded.flag_version, excluded.fallback, excluded.unanswered, excluded.synthetic)
         WHERE NOT c.asked
         RETURNING c.call_id
     )

@@ -44,7 +44,6 @@ class Calls:
         self._known, self._clock = known, clock
         pin, write = partial(record.pin, database), partial(record.record_alone, database)
         self._pinning = Grouped(pin, most=_PINS_TOGETHER, at_once=1, within_s=PIN_WITHIN_S)
-        self._faults = Grouped(write, most=record.BATCH, at_once=1, within_s=PIN_WITHIN_S)
         self._recording = Grouped(write, most=record.BATCH, at_once=2, within_s=RECORD_WITHIN_S)
         self._pins: OrderedDict[str, Pin] = OrderedDict()
 
@@ -55,9 +54,8 @@ class Calls:
         signed, and the next message stores it.
         """
         message = Message(**_plain(pin), at=event.at, direction=event.direction, **more)
-        grouped = self._faults if message.fallback or message.unanswered else self._pinning  # which adds none to a row
         try:
-            return self._remember(await grouped.put(message) or pin)
+            return self._remember(await self._pinning.put(message) or pin)
         except UNAVAILABLE:
             return self._remember(pin)
 
@@ -100,7 +98,6 @@ class Calls:
     async def finish(self) -> None:
         """Wait for what is being written."""
         await self._pinning.finish()
-        await self._faults.finish()
         await self._recording.finish()
 
     def _since(self, event: Event) -> datetime:
