@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from relevo.cli.frame import ORDINARY, Answer, Common
+from relevo.cli.simulate import credentials
 from relevo.clock import system_clock
 from relevo.db import migrations
 from relevo.errors import ConfigurationError, Refused
@@ -21,7 +21,6 @@ from relevo.report.checklist import Line
 from relevo.report.ticking import Standing
 from relevo.settings import Settings
 from relevo.simulator.synthetic import Headers, Player
-from relevo.webhooks.authentication import sign as signature
 
 app = App(name="checklist", help="What is left to do once everybody is on v2.")
 
@@ -99,29 +98,12 @@ async def call(
 
 def _proof(in_force: Settings) -> Headers:
     """What lets our messages in, of what the settings accept. Raises ConfigurationError where nothing is accepted."""
-    if in_force.vapi_secret.split():
-        shown = {"x-vapi-secret": in_force.vapi_secret.split()[0]}
-    elif in_force.vapi_bearer.split():
-        shown = {"authorization": f"Bearer {in_force.vapi_bearer.split()[0]}"}
-    elif in_force.vapi_hmac_secret.split():
-        return lambda body: _signed(in_force, body)
-    elif in_force.webhook_auth == "none":
-        shown = {}
-    else:
+    shown = credentials(in_force)
+    if not (shown.secret or shown.bearer or shown.hmac_secret) and in_force.webhook_auth != "none":
         raise ConfigurationError(
             "no webhook authentication is configured, so no test call would be let in", fix="set RELEVO_VAPI_SECRET"
         )
-    return lambda _body: shown
-
-
-def _signed(in_force: Settings, body: bytes) -> Mapping[str, str]:
-    stamp = str(int(system_clock().timestamp()))
-    text = f"{stamp}.".encode() + body if in_force.vapi_hmac_signs == "timestamp.body" else body
-    shown = signature(in_force.vapi_hmac_secret.split()[0], text, in_force.vapi_hmac_algorithm)
-    return {
-        in_force.vapi_hmac_header.split()[0]: in_force.vapi_hmac_prefix + shown,
-        in_force.vapi_hmac_timestamp_header: stamp,
-    }
+    return lambda body: shown.headers(body, system_clock)
 
 
 def data(standing: Standing) -> dict[str, Any]:

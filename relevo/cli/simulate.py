@@ -101,11 +101,11 @@ async def traffic(
         The same seed draws calls that go the same.
     """
     _check(called)
-    manners, credentials = _manners(going), _credentials(common.settings(), shown)
+    manners, proof = _manners(going), credentials(common.settings(), shown)
     who = await _lines(common, called)
     calls = _CALLS if called.calls is None and called.duration is None else called.calls
     rng = random.Random(seed)  # noqa: S311 - a rehearsal must repeat; nothing is secret
-    async with Traffic(url, credentials, manners, rng, system_clock, emit=common.sink()) as playing:
+    async with Traffic(url, proof, manners, rng, system_clock, emit=common.sink()) as playing:
         tally = await playing.flow(who, Flow(called.rate, calls, called.duration, called.call_seconds))
     return Answer(tally.as_json(), told(tally), 0 if tally.all_answered else 1)
 
@@ -167,7 +167,7 @@ def _manner(error_rate: float | None, latency: float | None, otherwise: Manner =
     return Manner(share, median_ms)
 
 
-def _credentials(in_force: Settings, shown: Shown) -> Credentials:
+def credentials(in_force: Settings, shown: Shown = Shown()) -> Credentials:
     """What was given, else the newest of what the settings accept."""
 
     def newest(given: str | None, accepted: str) -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from relevo.cli.frame import ORDINARY, Answer, Common, TenantIds, tenants
 from relevo.clock import system_clock
-from relevo.errors import ConfigurationError
+from relevo.errors import ConfigurationError, VapiRefused, VapiUnreachable
 from relevo.migration.findings import Finding
 from relevo.webhooks import numbers as bindings
 from relevo.webhooks.handlers import upstream
@@ -83,18 +83,16 @@ async def release(*, tenant_ids: TenantIds = None, common: Common = ORDINARY) ->
 
 
 async def findings(common: Common) -> list[Finding]:
-    """What preflight says of the numbers at Vapi. Raises VapiUnreachable, VapiRefused."""
+    """What preflight says of the numbers at Vapi, also where they cannot be read."""
+    unknown = "whether Vapi asks us who answers is unknown: on a number bound to an assistant v2 changes nothing"
     if not common.settings().vapi_api_key:
-        return [
-            Finding(
-                "warning",
-                "binding_unknown",
-                "whether Vapi asks us who answers is unknown: on a number bound to an assistant v2 changes nothing",
-                "set RELEVO_VAPI_API_KEY to a private key, and run this again",
-            )
-        ]
-    async with _vapi(common) as vapi:
-        bound = [each for each in await vapi.numbers() if bindings.is_bound(each)]
+        fix = "set RELEVO_VAPI_API_KEY to a private key, and run this again"
+        return [Finding("warning", "binding_unknown", unknown, fix)]
+    try:
+        async with _vapi(common) as vapi:
+            bound = [each for each in await vapi.numbers() if bindings.is_bound(each)]
+    except (VapiUnreachable, VapiRefused) as error:
+        return [Finding("warning", "binding_unknown", f"{unknown} ({error})", error.fix)]
     if not bound:
         return []
     return [

@@ -16,7 +16,9 @@ from urllib.parse import urlsplit
 import aiohttp
 from pydantic_core import from_json, to_json
 
-WEBHOOK = "/webhooks/vapi"
+from relevo.simulator.script import understood
+from relevo.webhooks.routes import PATHS
+
 WITHIN_S = 20.0
 _CALLER = "+520000000000"
 _LASTED = timedelta(seconds=30)
@@ -96,13 +98,12 @@ class Player:
     async def _ask(self, played: Played, now: datetime) -> None:
         number = {"id": played.line.number_id, "number": played.line.number}
         answer = await self._say(played, "assistant-request", now, phoneNumber=number)
-        known = [name for name in ("assistant", "assistantId", "squad", "squadId") if answer.get(name)]
-        played.answered = bool(known)
-        if not known:
+        heard = understood(answer)
+        played.answered = heard is not None
+        if heard is None:
             played.faults.append(f"no assistant answers: {answer.get('error') or sorted(answer) or 'nothing was said'}")
-        for part in ("assistant", "assistantOverrides"):  # the pin, as Vapi would send it back
-            url = _object(_object(answer.get(part)).get("server")).get("url")
-            self._query = urlsplit(url).query if isinstance(url, str) else self._query
+        elif heard.url is not None:
+            self._query = urlsplit(heard.url).query  # the pin, as Vapi would send it back
 
     async def _book(self, played: Played, now: datetime) -> None:
         booking = BOOKINGS.get(played.line.outcome or "")
@@ -154,7 +155,7 @@ class Player:
         body = to_json({"message": {"type": kind, "call": call, "timestamp": int(now.timestamp() * 1000), **said}})
         query = f"?{self._query}" if self._query else ""
         async with self._session.post(
-            f"{self._address}{WEBHOOK}{query}",
+            f"{self._address}{PATHS[0]}{query}",
             data=body,
             headers={"content-type": "application/json", "x-relevo-synthetic": "true", **self._headers(body)},
             timeout=aiohttp.ClientTimeout(total=WITHIN_S),

@@ -27,10 +27,10 @@ from relevo.simulator.lines import Line
 from relevo.simulator.script import CARRIER, FAULT, Heard, Manner, Script, draw, understood
 from relevo.simulator.tally import Tally
 from relevo.webhooks.authentication import Algorithm, sign
+from relevo.webhooks.routes import PATHS
 
 ANSWER_WITHIN_S = 7.5
 MESSAGE_WITHIN_S = 20.0
-WEBHOOK = "/webhooks/vapi"
 _LONGEST_RETRY_S = 10.0
 _FIRST_WORDS_S = 1.0  # from the answer to the call being in progress
 
@@ -93,7 +93,7 @@ class Traffic:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(f"{url!r} is no http or https URL", fix="write --url http://127.0.0.1:8080")
-        self._url = url if parts.path.strip("/") else url.rstrip("/") + WEBHOOK
+        self._url = url if parts.path.strip("/") else url.rstrip("/") + PATHS[0]
         self._origin = (parts.scheme, parts.netloc)
         self._credentials, self._manners, self._rng = credentials, manners, rng
         self._clock, self._real_s, self._emit = clock, real_s, emit
