@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from relevo.db import migrations
 from relevo.db.pool import Database
 from relevo.simulator import sample
-from tests.servers import Server, programs_of, running
+from tests.servers import DURABLE, Server, programs_of, running
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 OWNER = "relevo_owner"  # no superuser: Relevo never needs one
@@ -39,6 +39,19 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     with running(request.param, programs) as server:
         with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
             connection.execute(f"CREATE ROLE {OWNER} LOGIN CREATEROLE".encode())
+        yield server
+
+
+@contextmanager
+def durable_server(*databases: str) -> Iterator[Server]:
+    """A server of one's own that keeps what it has committed, to be killed; with empty databases of these names."""
+    programs = programs_of(18)
+    assert programs is not None
+    with running(18, programs, *DURABLE) as server:
+        with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE ROLE {OWNER} LOGIN CREATEROLE".encode())
+            for name in databases:
+                connection.execute(f"CREATE DATABASE {name} OWNER {OWNER}".encode())
         yield server
 
 

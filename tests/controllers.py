@@ -10,16 +10,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import select
 import signal
-import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -28,9 +25,9 @@ from relevo.clock import Clock
 from relevo.db.lease import lease
 from relevo.db.pool import Database
 from relevo.rollout import controller
+from tests.forks import Forks, forking
 
 EVERY_S = 0.05
-PATIENCE_S = 60.0
 EPOCH = datetime.fromisoformat("2026-11-23T12:00:00+00:00")
 
 
@@ -42,13 +39,13 @@ def compressed(began_s: float, hours_a_second: float) -> Clock:
 class Controllers:
     """Starts controllers, and ends them without a word."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
+    def __init__(self, forks: Forks) -> None:
+        self._forks = forks
         self.running: list[int] = []
 
     def keep(self, url: str, began_s: float, hours_a_second: float) -> int:
         """Begin to tick; returns the number of the process."""
-        pid = self._ask("keep", url, began_s, hours_a_second)
+        pid = self._forks.request("keep", url, began_s, hours_a_second)
         self.running.append(pid)
         return pid
 
@@ -60,40 +57,22 @@ class Controllers:
 
     def tick(self, url: str, now: datetime, until: int) -> str:
         """Tick once, killed before the ``until``-th request: "killed", "done", or what went wrong."""
-        self._ask("tick", url, now.isoformat(), until)
-        return self._line()
-
-    def _ask(self, *request: Any) -> int:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(request).encode() + b"\n")
-        return int(self._line())
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], PATIENCE_S)
-        assert ready, "no word from a controller"
-        return str(json.loads(self._process.stdout.readline()))
+        self._forks.request("tick", url, now.isoformat(), until)
+        told = self._forks.heard()
+        assert told is not None, "no word from a controller"
+        return str(told)
 
 
 @contextmanager
 def controllers() -> Iterator[Controllers]:
-    """The process that forks them; none is left at the end of the block."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.controllers"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        bufsize=0,  # what a buffer holds, no select sees
-        cwd=Path(__file__).parent.parent,
-    )
-    with process:
-        found = Controllers(process)
+    """Where they come from; none is left at the end of the block."""
+    with forking("tests.controllers") as forks:
+        found = Controllers(forks)
         try:
             yield found
         finally:
             for pid in list(found.running):
                 found.kill(pid)
-            assert process.stdin is not None
-            process.stdin.close()
 
 
 def _serve() -> None:

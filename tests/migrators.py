@@ -10,23 +10,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import select
-import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from relevo.db.pool import Database
 from relevo.errors import RelevoError
 from relevo.migration import runner
 from relevo.migration.run import Options
-
-PATIENCE_S = 60.0
+from tests.forks import PATIENCE_S, Forks, forking
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +43,17 @@ class Ended:
 class Migrators:
     """Starts one migrator after the other."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
+    def __init__(self, forks: Forks) -> None:
+        self._forks = forks
 
     def start(self, url: str, now: datetime, **options: int) -> int:
         """Begin to migrate; returns the number of the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps([url, now.isoformat(), options]).encode() + b"\n")
-        return int(self._line(PATIENCE_S))
+        return self._forks.request(url, now.isoformat(), options)
 
     def wait(self, longest_s: float = PATIENCE_S) -> Ended | None:
         """How it ended; None while it works after ``longest_s`` seconds."""
-        line = self._line(longest_s)
-        return Ended(**json.loads(line)) if line else None
+        told = self._forks.heard(longest_s)
+        return Ended(**told) if told is not None else None
 
     def run(self, url: str, now: datetime, **options: int) -> Ended:
         """Migrate to the end."""
@@ -68,26 +62,12 @@ class Migrators:
         assert ended is not None, f"still at work after {PATIENCE_S} s"
         return ended
 
-    def _line(self, longest_s: float) -> bytes:
-        assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], longest_s)
-        return self._process.stdout.readline() if ready else b""
-
 
 @contextmanager
 def migrators() -> Iterator[Migrators]:
-    """The process that forks them, ended with the block."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.migrators"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        bufsize=0,  # what a buffer holds, no select sees
-        cwd=Path(__file__).parent.parent,
-    )
-    with process:
-        yield Migrators(process)
-        assert process.stdin is not None
-        process.stdin.close()
+    """Where they come from, for the length of the block."""
+    with forking("tests.migrators") as forks:
+        yield Migrators(forks)
 
 
 def _serve() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from relevo.db.programs import is_root, program_folder
 
 NOBODY = 65534
+DURABLE = ("fsync=on", "full_page_writes=on", "recovery_init_sync_method=syncfs")  # the last is but faster
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 
 

@@ -12,8 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +23,10 @@ from relevo.access import tokens
 from relevo.access.roles import Role
 from relevo.clock import system_clock
 from relevo.db.pool import Database
+from relevo.migration import runner
+from relevo.migration.run import Options
+from tests.conftest import copied
+from tests.servers import Server
 
 STARTS_WITHIN_S = 30
 HAPPENS_WITHIN_S = 30
@@ -171,3 +175,15 @@ class House:
     def operator(self) -> str:
         """A token that may change."""
         return self.secrets[Role.OPERATOR]
+
+
+@asynccontextmanager
+async def housed(server: Server, template: str, *, moved: bool = False) -> AsyncIterator[House]:
+    """A house on a copy of a database; ``moved``: whose tenants have been moved."""
+    with copied(server, template) as url:
+        async with Database(url) as database:
+            if moved:
+                await runner.migrate(database, Options(), actor="tests", clock=system_clock)
+            secrets = await secrets_of_each_role(database)
+            with serving(url) as served:
+                yield House(served, database, secrets)

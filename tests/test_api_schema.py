@@ -10,13 +10,8 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 
 from relevo.access.roles import Role
-from relevo.clock import system_clock
-from relevo.db.pool import Database
-from relevo.migration import runner
-from relevo.migration.run import Options
-from tests.conftest import copied
 from tests.servers import Server
-from tests.serving import House, secrets_of_each_role, serving
+from tests.serving import House, housed
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed: make install")
 checks = pytest.importorskip("schemathesis.specs.openapi.checks", reason="the same")
@@ -34,12 +29,8 @@ pytestmark = pytest.mark.parametrize("server", [18], indirect=True, ids=["pg18"]
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def house(server: Server, template: str) -> AsyncIterator[House]:
     """A server whose tenants have been moved."""
-    with copied(server, template) as url:
-        async with Database(url) as database:
-            await runner.migrate(database, Options(), actor="tests", clock=system_clock)
-            secrets = await secrets_of_each_role(database)
-            with serving(url) as served:
-                yield House(served, database, secrets)
+    async with housed(server, template, moved=True) as house:
+        yield house
 
 
 @pytest.mark.parametrize("role", [*Role, None], ids=[*(role.label for role in Role), "nobody"])

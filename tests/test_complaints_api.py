@@ -8,13 +8,12 @@ import pytest
 import pytest_asyncio
 
 from relevo.clock import system_clock
-from relevo.db.pool import Database
 from relevo.metrics.reading import health
 from relevo.metrics.window import HOUR, Window
 from relevo.serving.envelope import LONGEST_BODY
-from tests.conftest import copied, rows, value
+from tests.conftest import rows, value
 from tests.servers import Server
-from tests.serving import House, secrets_of_each_role, serving
+from tests.serving import House, housed
 
 pytestmark = pytest.mark.parametrize("server", [18], indirect=True, ids=["pg18"])
 API = "/api/v1/complaints"
@@ -22,11 +21,8 @@ API = "/api/v1/complaints"
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def house(server: Server, template: str) -> AsyncIterator[House]:
-    with copied(server, template) as url:
-        async with Database(url) as database:
-            secrets = await secrets_of_each_role(database)
-            with serving(url) as served:
-                yield House(served, database, secrets)
+    async with housed(server, template) as house:
+        yield house
 
 
 async def counted(house: House) -> int:

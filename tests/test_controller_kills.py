@@ -20,13 +20,13 @@ from relevo.db.pool import Database
 from relevo.errors import RelevoError
 from relevo.rollout import controller
 from relevo.rollout.plan import DEFAULT
-from tests.conftest import OWNER, rows, value
+from tests.conftest import OWNER, durable_server, rows, value
 from tests.controllers import Controllers, compressed, controllers
 from tests.flags import row
 from tests.poolers import PGBOUNCER, pooling
 from tests.rollouts import HOUR, Scene, every_transition_follows_the_one_before, scene
-from tests.servers import Server, programs_of, running
-from tests.test_kills import DURABLE, start_again
+from tests.servers import Server
+from tests.test_kills import start_again
 
 QUICK = replace(
     DEFAULT,
@@ -192,12 +192,7 @@ async def test_the_same_behind_a_pooler_of_transactions(server: Server, ready: D
 @pytest.fixture(scope="module")
 def durable() -> Iterator[Server]:
     """A server that keeps what it has committed."""
-    programs = programs_of(18)
-    assert programs is not None
-    with running(18, programs, *DURABLE) as server:
-        with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE ROLE {OWNER} LOGIN CREATEROLE".encode())
-            connection.execute(f"CREATE DATABASE restarted OWNER {OWNER}".encode())
+    with durable_server("restarted") as server:
         yield server
 
 

@@ -25,7 +25,7 @@ from tests.conftest import behind, change, copied, rows, value
 from tests.dashboard import Visitor, visible
 from tests.recorded import reported, say
 from tests.servers import Server
-from tests.serving import API, House, secrets_of_each_role, serving
+from tests.serving import API, House, housed, secrets_of_each_role, serving
 from tests.test_dashboard_rules import NEEDED
 
 pytestmark = pytest.mark.parametrize("server", [18], indirect=True, ids=["pg18"])
@@ -36,12 +36,8 @@ SCRIPT = '<script>alert("x")</script>'
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def house(server: Server, template: str) -> AsyncIterator[House]:
     """A server whose tenants have been moved."""
-    with copied(server, template) as url:
-        async with Database(url) as database:
-            await runner.migrate(database, Options(), actor="tests", clock=system_clock)
-            secrets = await secrets_of_each_role(database)
-            with serving(url) as served:
-                yield House(served, database, secrets)
+    async with housed(server, template, moved=True) as house:
+        yield house
 
 
 @pytest.fixture

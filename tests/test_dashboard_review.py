@@ -8,16 +8,12 @@ import pytest
 import pytest_asyncio
 
 from relevo.access.roles import Role
-from relevo.clock import system_clock
-from relevo.db.pool import Database
-from relevo.migration import runner
-from relevo.migration.run import Options
 from relevo.migration.steps import backup
 from tests.browser import CHROMIUM
-from tests.conftest import change, copied, rows, value
+from tests.conftest import change, rows, value
 from tests.dashboard import Visitor, visible
 from tests.servers import Server
-from tests.serving import House, secrets_of_each_role, serving
+from tests.serving import House, housed
 from tests.test_dashboard_browser import signed_in
 
 pytestmark = [
@@ -31,12 +27,8 @@ CONFIG = "SELECT * FROM public.voice_assistant_configs WHERE id = %s"
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def house(server: Server, template: str) -> AsyncIterator[House]:
     """A server on moved tenants, some of them set aside."""
-    with copied(server, template) as url:
-        async with Database(url) as database:
-            await runner.migrate(database, Options(), actor="tests", clock=system_clock)
-            secrets = await secrets_of_each_role(database)
-            with serving(url) as served:
-                yield House(served, database, secrets)
+    async with housed(server, template, moved=True) as house:
+        yield house
 
 
 async def test_another_decision_takes_effect_and_says_whose_it_is(house: House) -> None:

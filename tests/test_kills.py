@@ -19,14 +19,13 @@ from relevo.db import migrations
 from relevo.db.pool import Database
 from relevo.migration.mapping import DEFAULT
 from relevo.migration.steps import verify
-from tests.conftest import OWNER, copied, load_sample, rows, value
+from tests.conftest import OWNER, copied, durable_server, load_sample, rows, value
 from tests.migrators import Ended, Migrators, migrators
-from tests.servers import Server, programs_of, running
+from tests.servers import Server
 from tests.test_move import RUN_BEGINS, fingerprint
 
 KILLS_OF_THE_MIGRATOR = 100  # of each shape
 KILLS_OF_THE_SERVER = 10  # of each kind
-DURABLE = ("fsync=on", "full_page_writes=on", "recovery_init_sync_method=syncfs")  # the last is but faster
 ALONE = {"batch_size": 4}
 IN_PAIRS = {"batch_size": 3, "workers": 2}
 RESTARTS_WITHIN_S = 20.0
@@ -135,11 +134,7 @@ def kill(pid: int) -> None:
 @pytest.fixture(scope="module")
 def durable() -> Iterator[Server]:
     """A server that keeps what it has committed."""
-    programs = programs_of(18)
-    assert programs is not None
-    with running(18, programs, *DURABLE) as server:
-        with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE ROLE {OWNER} LOGIN CREATEROLE".encode())
+    with durable_server() as server:
         yield server
 
 

@@ -18,13 +18,11 @@ from openfeature.evaluation_context import EvaluationContext
 from openfeature.exception import ErrorCode
 
 from relevo.access.roles import Role
-from relevo.db.pool import Database
 from relevo.flags.evaluate import LONGEST_ID, Flag, evaluate
 from relevo.serving.envelope import LONGEST_BODY
-from tests.conftest import copied
 from tests.oracle import node
 from tests.servers import Server
-from tests.serving import BULK, FLAG, SINGLE, Answer, House, secrets_of_each_role, serving
+from tests.serving import BULK, FLAG, SINGLE, Answer, House, housed
 
 pytestmark = pytest.mark.parametrize("server", [18], indirect=True, ids=["pg18"])
 
@@ -35,12 +33,9 @@ Ask = Callable[..., Any]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def house(server: Server, template: str) -> AsyncIterator[House]:
-    with copied(server, template) as url:
-        async with Database(url) as database:
-            secrets = await secrets_of_each_role(database)
-            with serving(url) as served:
-                served.until("/readyz", 200)
-                yield House(served, database, secrets)
+    async with housed(server, template) as house:
+        house.served.until("/readyz", 200)
+        yield house
 
 
 def write(house: House, **columns: Any) -> Flag:

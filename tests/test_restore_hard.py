@@ -20,10 +20,10 @@ from relevo.db.pool import Database
 from relevo.errors import DatabaseUnreachable
 from relevo.migration.mapping import DEFAULT
 from relevo.migration.steps import difference
-from tests.conftest import OWNER, change, copied, load_sample, rows, value
+from tests.conftest import OWNER, change, copied, durable_server, load_sample, rows, value
 from tests.poolers import PGBOUNCER, pooling
-from tests.servers import Server, programs_of, running
-from tests.test_kills import DURABLE, start_again
+from tests.servers import Server
+from tests.test_kills import start_again
 from tests.test_pooler import through
 from tests.test_restore import MEDDLE, NEW_CALL, RESTORED, refused, restored, shown, state, taken
 
@@ -400,12 +400,7 @@ async def test_killed_at_anything_it_says_it_changed_nothing_and_the_next_says_s
 @pytest.fixture
 def durable() -> Iterator[Server]:
     """A server that keeps what it has committed."""
-    programs = programs_of(18)
-    assert programs is not None
-    with running(18, programs, *DURABLE) as server:
-        with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE ROLE {OWNER} LOGIN CREATEROLE".encode())
-            connection.execute(f"CREATE DATABASE killed OWNER {OWNER}".encode())
+    with durable_server("killed") as server:
         yield server
 
 

@@ -22,9 +22,9 @@ from relevo.clock import system_clock
 from relevo.db import migrations
 from relevo.db.pool import Database
 from relevo.serving.envelope import LONGEST_BODY, SECURITY_HEADERS
-from tests.conftest import OWNER, change, copied, rows, value
+from tests.conftest import OWNER, change, rows, value
 from tests.servers import Server, free_port, running
-from tests.serving import API, FLAG, SINGLE, Answer, House, Served, secrets_of_each_role, serving
+from tests.serving import API, FLAG, SINGLE, Answer, House, Served, housed, secrets_of_each_role, serving
 
 pytestmark = pytest.mark.parametrize("server", [18], indirect=True, ids=["pg18"])
 
@@ -35,11 +35,8 @@ PROBES = ("/healthz", "/readyz", "/metrics", "/api/openapi.json")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def house(server: Server, template: str) -> AsyncIterator[House]:
-    with copied(server, template) as url:
-        async with Database(url) as database:
-            secrets = await secrets_of_each_role(database)
-            with serving(url) as served:
-                yield House(served, database, secrets)
+    async with housed(server, template) as house:
+        yield house
 
 
 async def flag_row(database: Database) -> dict[str, Any]:

@@ -8,13 +8,12 @@ import contextlib
 import itertools
 import random
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-import psycopg
 import pytest
 
 from relevo.db import migrations
@@ -22,11 +21,11 @@ from relevo.db.pool import Database
 from relevo.flags import writing
 from relevo.flags.writing import Author
 from tests.calling import SECRET, WEBHOOK, Line, asked, report, status
-from tests.conftest import OWNER, load_sample, rows
-from tests.servers import Server, free_port, programs_of, running
+from tests.conftest import OWNER, durable_server, load_sample, rows
+from tests.servers import Server, free_port
 from tests.serving import Served, serving
 from tests.standins import Reply, StandIn, stand_in
-from tests.test_kills import DURABLE, start_again
+from tests.test_kills import start_again
 from tests.test_webhook import prepared
 
 CALLERS = 12
@@ -113,17 +112,6 @@ def spoken(answer: dict[str, Any]) -> str:
     return "apology"
 
 
-@contextmanager
-def place() -> Iterator[Server]:
-    programs = programs_of(18)
-    assert programs is not None
-    with running(18, programs, *DURABLE) as server:
-        with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE ROLE {OWNER} LOGIN CREATEROLE".encode())
-            connection.execute(f"CREATE DATABASE chaos OWNER {OWNER}".encode())
-        yield server
-
-
 async def _verified(database: Database, found: list[Line]) -> list[Line]:
     """Those that may be switched to v2."""
     query = "SELECT tenant_id FROM relevo.unverified_tenants(%s)"
@@ -168,7 +156,7 @@ async def wreak(server: Server, processes: list[Process], v2: StandIn, vapi: Vap
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_calls_go_on_through_anything(seed: int) -> None:
     dice = random.Random(seed)
-    with place() as server, stand_in(lambda _request: Reply(body=V2S)) as v2, ExitStack() as stack:
+    with durable_server("chaos") as server, stand_in(lambda _request: Reply(body=V2S)) as v2, ExitStack() as stack:
         url = server.url("chaos", OWNER)
         async with Database(url) as database:
             await migrations.up(database)
