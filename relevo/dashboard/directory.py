@@ -17,7 +17,7 @@ from psycopg.rows import tuple_row
 from relevo.dashboard.house import House
 from relevo.db.pool import first, one
 from relevo.db.statements import statement
-from relevo.flags.evaluate import VOICE_AGENT_V2, Flag
+from relevo.flags.evaluate import VOICE_AGENT_V2, Flag, decide
 from relevo.flags.writing import flag_of
 
 _AT_ONCE = 2_000  # rows taken at a time, so that others are answered in between
@@ -68,15 +68,8 @@ class Directory:
         return found
 
     def _on_v2(self, flag: Flag, at: int) -> bool:
-        tenant = self.ids[at]
-        if not flag.enabled or tenant in flag.disabled_tenants:
-            return False
-        percentile = self.percentiles[at]
-        return (
-            flag.percentage == 100
-            or tenant in flag.enabled_tenants
-            or (percentile is not None and percentile < flag.percentage)
-        )
+        # Percentiles are read only where some are below the percentage and some are not; else any would do.
+        return decide(flag, self.ids[at], self.percentiles[at] or 0)[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ def _first_time(flag: Flag, tenant_id: str) -> Evaluation:
     if not 1 <= len(tenant_id) <= LONGEST_ID:
         return Evaluation(tenant_id, False, "v1", "ERROR", None, flag.version)
     place = percentile(tenant_id)
-    value, reason = _decide(flag, tenant_id, place)
+    value, reason = decide(flag, tenant_id, place)
     answer = Evaluation(tenant_id, value, "v2" if value else "v1", reason, place, flag.version)
     if len(tenant_id) <= _REMEMBERED_LENGTH:
         if len(flag._seen) >= _REMEMBERED:
@@ -103,7 +103,8 @@ def _first_time(flag: Flag, tenant_id: str) -> Evaluation:
     return answer
 
 
-def _decide(flag: Flag, tenant_id: str, place: int) -> tuple[bool, Reason]:
+def decide(flag: Flag, tenant_id: str, place: int) -> tuple[bool, Reason]:
+    """The four steps, for a tenant whose percentile is known already."""
     if not flag.enabled:
         return False, "DISABLED" if flag.version else "DEFAULT"
     if tenant_id in flag.disabled_tenants:
