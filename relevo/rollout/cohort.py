@@ -138,7 +138,8 @@ def _mixed(waiting: Sequence[Candidate], many: int) -> _Chosen:
 def _with_high(waiting: Sequence[Candidate], many: int) -> _Chosen:
     """Half of the places to those with the most calls; the rest mixed."""
     busiest = sorted(waiting, key=lambda each: (-each.calls_per_day, each.tenant_id))[: ceil(many / 2)]
-    rest = [each for each in waiting if each not in busiest]
+    high_up = {each.tenant_id for each in busiest}
+    rest = [each for each in waiting if each.tenant_id not in high_up]
     high = [(each, f"high volume: {each.calls_per_day:.1f} calls a day") for each in busiest]
     return high + _mixed(rest, many - len(busiest))
 
