@@ -332,7 +332,7 @@ async def test_what_changed_behind_its_back_is_found_by_itself_while_relevo_serv
     config = await some_config(mirrored)
     await behind(mirrored, "UPDATE public.voice_agent_config SET phone_number_id = 'b' WHERE id = %s", (config,))
     state = "SELECT state FROM relevo.verifications WHERE config_id = %s"
-    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(120), asyncio.TaskGroup() as group:
         task = group.create_task(keeping.keep_verified(mirrored, DEFAULT, lambda: LATER, every_s=0.01))
         while await value(mirrored, state, (config,)) == "matched":
             pass
