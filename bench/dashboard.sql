@@ -22,7 +22,7 @@ INSERT INTO relevo.verifications (config_id, business_id, state, fields, verifie
 SELECT id, business_id, CASE WHEN get_byte(uuid_send(id), 0) = 7 THEN 'drifted' ELSE 'matched' END, '{}', now()
 FROM voice_assistant_configs;
 
--- Minutes of two days, hours of all days, each tenant's hours of two days.
+-- Minutes of two days, hours of all days, and what they add up to; each tenant's hours of two days.
 INSERT INTO relevo.call_stats
 SELECT grain, 'calls', starts_at, version, '', calls, calls, calls / 50, calls / 100, 0, 0, 0, calls, calls * 600000
 FROM (SELECT 'minute' AS grain, at AS starts_at, %(calls)s::bigint / %(days)s / 1440 / 2 AS calls
@@ -34,6 +34,14 @@ FROM (SELECT 'minute' AS grain, at AS starts_at, %(calls)s::bigint / %(days)s / 
 INSERT INTO relevo.call_latencies
 SELECT s.grain, s.source, s.starts_at, s.version, '', 300 + b, greatest(1, s.calls / 100)
 FROM relevo.call_stats s CROSS JOIN generate_series(1, 100) AS b;
+INSERT INTO relevo.call_stats
+SELECT g.grain, 'calls', date_bin(g.width, s.starts_at, 'epoch'), s.version, '', sum(s.calls), sum(s.finished), sum(s.failed),
+       sum(s.errors), 0, 0, 0, sum(s.measured), sum(s.latency_us)
+FROM relevo.call_stats s JOIN relevo.grains g ON (g.grain, s.grain) IN (('ten', 'minute'), ('day', 'hour')) GROUP BY 1, 3, 4;
+INSERT INTO relevo.call_latencies
+SELECT g.grain, 'calls', date_bin(g.width, l.starts_at, 'epoch'), l.version, '', l.bucket, sum(l.calls)
+FROM relevo.call_latencies l JOIN relevo.grains g ON (g.grain, l.grain) IN (('ten', 'minute'), ('day', 'hour'))
+GROUP BY 1, 3, 4, 6;
 INSERT INTO relevo.call_stats
 SELECT 'tenant', 'calls', date_trunc('hour', now()) - (m %% 48) * interval '1 hour', 'v' || 1 + m %% 2, b.id::text, 1, 1, 0, 0, 0,
        0, 0, 1, 600000
