@@ -147,6 +147,8 @@ CREATE TABLE relevo.calls (
 ) WITH (fillfactor = 75, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
 CREATE INDEX calls_open ON relevo.calls (decided_at) WHERE stage < 6;
 CREATE INDEX calls_fallbacks ON relevo.calls (tenant_id, decided_at) WHERE fallback IS NOT NULL;
+CREATE INDEX calls_of_tenant ON relevo.calls (tenant_id, decided_at);
+CREATE INDEX calls_of_version ON relevo.calls (version, decided_at);
 CREATE INDEX calls_decided ON relevo.calls USING brin (decided_at) WITH (pages_per_range = 32, autosummarize = on);
 
 -- Whether a pin gives way to another of the same call. A decided one never does; an assumed one does to a decided one,
@@ -457,6 +459,7 @@ CREATE TABLE relevo.call_stats (
     latency_us bigint NOT NULL,
     PRIMARY KEY (grain, starts_at, version, tenant_id, source)
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
+CREATE INDEX call_stats_of_tenant ON relevo.call_stats (tenant_id, starts_at) WHERE grain = 'tenant';
 
 CREATE TABLE relevo.call_latencies (
     grain     text NOT NULL,
