@@ -147,6 +147,14 @@ def written_in(module: str) -> set[str]:
     return found - {""}
 
 
+def told_by_itself(module: str) -> set[str]:
+    """The words with which something moves, or an alert is raised."""
+    text = (ROOT / "relevo" / module).read_text(encoding="utf-8")
+    return set(re.findall(r'(?:Move|Finding)\((?:[^()]*, )?"([a-zA-Z][^"]* [^"]*)"', text)) | {
+        each.replace("{where}", "Phase 7 of rollout 7") for each in re.findall(r'message = f"([^"]*)"', text)
+    }
+
+
 # Whatever a page may be told of.
 REFUSING = (
     *(f"dashboard/{file.name}" for file in sorted(DASHBOARD.glob("*.py"))),
@@ -174,6 +182,8 @@ def test_every_reason_of_ours_is_told_in_spanish() -> None:
         f"Error rate is 7.00% (threshold: 5%), 20 calls in {thresholds._words(each)}" for each in thresholds.WINDOWS
     }
     said |= {*hanging._ACTIONS.values()}
+    for file in ("rollout/controller.py", "rollout/state.py"):
+        said |= told_by_itself(file)
     assert {words for words in said if wording.retold("es", sample(words)) == sample(words)} == set()
 
 
