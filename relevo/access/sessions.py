@@ -75,9 +75,8 @@ async def refuse(database: Database, issuer: str, error: RelevoError) -> None:
 async def of(database: Database, secret: str, now: datetime) -> Session | None:
     """Whose cookie that is; None where the session is unknown, over, or its token is good no more."""
     wanted = {"fingerprint": _fingerprint(secret), "now": now}
-    async with database.transaction(read_only=True) as connection:
-        row = await first(connection, statement("sessions", "session"), wanted)
-    return _session(row) if row else None
+    rows = await database.alone(statement("sessions", "session"), wanted)
+    return _session(rows[0]) if rows else None
 
 
 async def listed(database: Database, now: datetime) -> list[Session]:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Annotated
 
 import structlog
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from starlette.types import ASGIApp
 
 from relevo import __version__
@@ -51,11 +51,6 @@ from relevo.webhooks.service import webhook
 
 _WAITS_FOR_DATABASE_S = 3.0
 _USUAL = Pace()
-
-
-def register(parent: App) -> None:
-    """Hang this command under the main one."""
-    parent.command(serve)
 
 
 async def serve(

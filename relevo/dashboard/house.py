@@ -24,7 +24,6 @@ from relevo.dashboard.remembering import Remembered
 from relevo.db.pool import Database
 from relevo.errors import Unauthorized, UsageError
 from relevo.flags.store import Flags
-from relevo.migration import states
 from relevo.migration.mapping import SourceMapping
 
 LANGUAGE, THEME = "relevo_language", "relevo_theme"
@@ -128,7 +127,7 @@ class Visit:
             "now": self.now,
             "asset": assets.address,
             "ago": lambda at: wording.ago(self.language, at, self.now),
-            "retold": lambda told: wording.retold(self.language, told, states.WORDS),
+            "retold": lambda told: wording.retold(self.language, told),
             "ahead": lambda at: wording.ahead(self.language, at, self.now),
             "moment": wording.moment,
             "whole": wording.whole,
