@@ -11,6 +11,7 @@ from typing import cast, get_args
 
 import pytest
 
+from relevo.access import refusals
 from relevo.access.roles import Role
 from relevo.alerts import thresholds, watching
 from relevo.dashboard import (
@@ -60,6 +61,8 @@ NEEDED: dict[tuple[str, str], Role | None] = {
     ("GET", "/live"): Role.VIEWER,
     ("GET", "/sign-in"): None,
     ("POST", "/sign-in"): None,
+    ("GET", "/sign-in/provider"): None,
+    ("GET", "/sign-in/callback"): None,
     ("POST", "/sign-out"): None,
     ("POST", "/preferences"): None,
     ("POST", "/sessions/end"): Role.ADMIN,
@@ -124,6 +127,7 @@ def test_every_sentence_is_said_in_spanish() -> None:
             said |= set(re.findall(r': "([^"]*)"', table))
     said |= {*wheel.LABELS, *wheel.REFUSALS.values(), *strip.LABELS.values(), *get_args(gate.Verdict)}
     said |= {*get_args(state.State)}
+    said |= {*refusals.WORDS}
     said |= {*reviewing.REASONS.values()}
     said |= {limit.label for limit in judging.LIMITS} | {span.label for span in charts.SPANS.values()}
     said |= {*get_args(states.State), *(role.label for role in Role), *get_args(judging.Grade)} - {"none"}

@@ -46,6 +46,7 @@ COMMANDS = {
     "rollback": "relevo.cli.rollback:rollback",
     "rollout": "relevo.cli.rollout:app",
     "tokens": "relevo.cli.tokens:app",
+    "sessions": "relevo.cli.sessions:app",
     "serve": "relevo.cli.serve:serve",
     "vapi": "relevo.cli.vapi:app",
     "breakers": "relevo.cli.breakers:app",
