@@ -16,11 +16,6 @@ from relevo.errors import UnknownName, nearest
 app = App(name="sessions", help="Who is signed in to the dashboard.")
 
 
-def register(parent: App) -> None:
-    """Hang these commands under the main one."""
-    parent.command(app)
-
-
 @app.command(name="list")
 async def list_sessions(*, common: Common = ORDINARY) -> Answer:
     """Who is signed in, the newest first; 200 at most."""
