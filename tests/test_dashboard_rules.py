@@ -127,7 +127,6 @@ def test_every_sentence_is_said_in_spanish() -> None:
             said |= set(re.findall(r': "([^"]*)"', table))
     said |= {*wheel.LABELS, *wheel.REFUSALS.values(), *strip.LABELS.values(), *get_args(gate.Verdict)}
     said |= {*get_args(state.State)}
-    said |= {*refusals.WORDS}
     said |= {*reviewing.REASONS.values()}
     said |= {limit.label for limit in judging.LIMITS} | {span.label for span in charts.SPANS.values()}
     said |= {*get_args(states.State), *(role.label for role in Role), *get_args(judging.Grade)} - {"none"}
@@ -185,7 +184,7 @@ def test_every_reason_of_ours_is_told_in_spanish() -> None:
     said |= {
         f"Error rate is 7.00% (threshold: 5%), 20 calls in {thresholds._words(each)}" for each in thresholds.WINDOWS
     }
-    said |= {*hanging._ACTIONS.values()}
+    said |= {*hanging._ACTIONS.values(), *refusals.WORDS}
     for file in ("rollout/controller.py", "rollout/state.py"):
         said |= told_by_itself(file)
     assert {words for words in said if wording.retold("es", sample(words)) == sample(words)} == set()

@@ -9,7 +9,6 @@ from starlette.responses import Response
 
 from relevo.access import sessions
 from relevo.access.keyring import Caller
-from relevo.access.refusals import WORDS
 from relevo.access.roles import Role
 from relevo.dashboard import wording
 from relevo.dashboard.house import LANGUAGE, THEME, THEMES, Visit, local, to
@@ -58,7 +57,7 @@ async def let_in(visit: Visit, answer: Response, caller: Caller, sign_in: bytes 
 def page(visit: Visit, where: str, error: RelevoError | None = None) -> Response:
     """The page, with what was in the way."""
     provider = visit.house.provider
-    told = error and _sentence(wording.retold(visit.language, visit.say(str(error)), WORDS))
+    told = error and _sentence(wording.retold(visit.language, str(error)))
     return visit.page(
         "sign_in.html",
         status_of(error) if error else 200,
@@ -74,7 +73,7 @@ def _fix(visit: Visit, error: RelevoError) -> str | None:
     if isinstance(error, TooManyGuesses):
         return visit.say("Wait {seconds} s before the next.", seconds=error.wait_s)
     through_provider = isinstance(error, SignInFailed | NoRole | IssuerUnreachable | IssuerFaulty)
-    return _sentence(wording.retold(visit.language, error.fix, WORDS)) if through_provider else None
+    return _sentence(wording.retold(visit.language, error.fix)) if through_provider else None
 
 
 def _sentence(told: str) -> str:
