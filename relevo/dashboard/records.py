@@ -65,7 +65,7 @@ async def _audited(visit: Visit, word: str, before: str, most: int) -> list[dict
 
 
 def written(details: Any) -> str:
-    """The details of an entry as one line of JSON, as people read it."""
+    """What is kept as JSON, on one line, its accents as they are."""
     return json.dumps(details, ensure_ascii=False, default=str)
 
 
