@@ -43,13 +43,13 @@ FOLDED_DAY = """
         SELECT %(now)s::timestamptz - m * interval '1 minute' AS at, v, %(middle)s + o AS b,
                greatest(1, round(%(calls)s / 1440.0 / 2 * exp(-((o / 28.0) ^ 2)) / 49.6))::bigint AS calls
         FROM generate_series(0, 1500) AS m, unnest(ARRAY['v1', 'v2']) AS v, generate_series(-60, 75) AS o
-    ), hour AS (
-        SELECT date_trunc('hour', at) AS at, v, b, sum(calls) AS calls FROM minute GROUP BY 1, 2, 3
+    ), whole AS (
+        SELECT g.grain, date_bin(g.width, at, 'epoch') AS at, v, b, sum(calls) AS calls
+        FROM minute JOIN relevo.grains g ON g.grain <> 'tenant' GROUP BY 1, 2, 3, 4
     ), spread AS (
-        SELECT 'minute' AS grain, at, v, '' AS tenant, b, calls FROM minute
-        UNION ALL SELECT 'hour', at, v, '', b, calls FROM hour
+        SELECT grain, at, v, '' AS tenant, b, calls FROM whole
         UNION ALL SELECT 'tenant', at, v, t, b, greatest(1, calls / 90)
-        FROM hour, unnest(%(tenants)s::text[]) AS t
+        FROM whole, unnest(%(tenants)s::text[]) AS t WHERE grain = 'hour'
     ), counted AS (
         INSERT INTO relevo.call_stats (grain, source, starts_at, version, tenant_id, calls, finished, failed, errors,
                                        unanswered, fallbacks, crossed, measured, latency_us)

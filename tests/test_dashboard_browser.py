@@ -103,6 +103,23 @@ async def test_a_change_of_the_flag_is_seen_without_reloading(house: House) -> N
     await put(house.database, True, 0, listed)
 
 
+async def test_all_figures_come_with_one_request_and_what_was_opened_stays_open(house: House) -> None:
+    async with signed_in(house, Role.VIEWER) as tab:
+        await tab.until("document.querySelector('#live').dataset.state === 'live'")
+        await tab.run("document.querySelector('#numbers details').open = true; window.asked = []")
+        await tab.run("document.addEventListener('htmx:beforeRequest', (event) => window.asked.push(event.target.id))")
+        await say(house.database, reported("one more", version="v2", decided_at=system_clock(), at=system_clock()))
+        seen = "[...document.querySelectorAll('#figures .value')].map((each) => each.textContent.trim())"
+        before = await tab.run(f"{seen}.join(' ')")
+        await tab.until(f"{seen}.join(' ') !== {json.dumps(before)} || window.asked.length > 2")
+        last = "[...document.querySelectorAll('#points tbody tr')].at(-1).children[2].textContent"
+        shown = await tab.run(
+            f"document.querySelectorAll('#figures section')[1].querySelector('.value').textContent === {last}"
+        )
+        assert (shown, await tab.run("document.querySelector('#numbers details').open")) == (True, True)
+        assert set(await tab.run("window.asked")) == {"figures"}
+
+
 async def test_a_lost_connection_is_said_and_so_is_its_return(house: House) -> None:
     async with signed_in(house, Role.VIEWER) as tab:
         await tab.until("document.querySelector('#live').dataset.state === 'live'")

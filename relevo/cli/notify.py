@@ -36,11 +36,6 @@ app = App(name="notify", help="What clients and the team are told.")
 _SHOWN = 20
 
 
-def register(parent: App) -> None:
-    """Hang these commands under the main one."""
-    parent.command(app)
-
-
 @app.command
 async def preview(
     name: str,
