@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,15 +16,17 @@ import pytest_asyncio
 
 from relevo.access.roles import Role
 from relevo.alerts.incidents import note
-from relevo.alerts.thresholds import Finding
+from relevo.alerts.thresholds import WINDOWS, Finding
+from relevo.alerts.watching import drift, findings
 from relevo.clock import system_clock
 from relevo.db.pool import Database
 from relevo.metrics import complaints
+from relevo.metrics.health import Health
 from relevo.migration import runner
 from relevo.migration.run import Options
 from tests.browser import CHROMIUM, Tab
-from tests.conftest import change, copied, value
-from tests.recorded import reported, say
+from tests.conftest import behind, change, copied, value
+from tests.recorded import asked, reported, say
 from tests.servers import Server
 from tests.serving import House, secrets_of_each_role, serving
 from tests.test_dashboard import SCRIPT, put, verified
@@ -33,6 +36,13 @@ from tests.test_dashboard_rollout import begin
 AXE = Path(__file__).parent / "npm" / "node_modules" / "axe-core" / "axe.min.js"
 PICTURES = Path(os.environ.get("RELEVO_TEST_PICTURES", "test-output/dashboard"))
 LOOKS = {"en-1280-light": ("en", 1280, False), "es-320-dark": ("es", 320, True)}
+WITHOUT = """SELECT c.business_id FROM public.voice_agent_config c JOIN public.businesses b ON b.id = c.business_id
+             WHERE b.vertical IS NOT NULL AND NOT EXISTS (SELECT FROM {} o WHERE o.business_id = c.business_id)
+             LIMIT 1"""
+# Words that no Spanish sentence has.
+ENGLISH = re.compile(
+    r"\b(the|of|is|are|was|were|and|not|with|which|from|this|that|have|has|been|its|it|to|for|by|in|on)\b"
+)
 pytestmark = [
     pytest.mark.parametrize("server", [18], indirect=True, ids=["pg18"]),
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium"),
@@ -60,7 +70,7 @@ async def house(server: Server, template: str) -> AsyncIterator[House]:
 
 
 async def happen(database: Database, tenant: str) -> None:
-    """Calls of both versions, an incident, a complaint."""
+    """Calls of both versions, incidents, a complaint, tenants in trouble of each kind."""
     now = system_clock()
     bad = "call.in-progress.error-assistant-did-not-receive-customer-audio"
     calls = [
@@ -68,8 +78,23 @@ async def happen(database: Database, tenant: str) -> None:
                  decided_at=now, at=now)
         for n, version in enumerate(["v1", "v2"] * 20)
     ]  # fmt: skip
+    calls += [reported("fallen back", fallback="v2: no answer within 3 s", served_version="v1", tenant_id=tenant,
+                       decided_at=now, at=now), asked("not over", tenant_id=tenant, decided_at=now)]  # fmt: skip
     await say(database, *calls)
-    finding = Finding("v2.p95_latency", "warning", f"Voice Agent V2: {SCRIPT}", "p95 latency is 812ms", SCRIPT)
+    drifted, copied_only, moved_not, _, _ = (await verified(database, 6))[1:]
+    trouble = "UPDATE relevo.verifications SET state = 'drifted', fields = '{voice_id}' WHERE business_id = %s"
+    await behind(database, trouble, (drifted,))
+    await behind(database, "DELETE FROM relevo.verifications WHERE business_id = %s", (copied_only,))
+    await behind(database, "DELETE FROM public.voice_assistant_configs WHERE business_id = %s", (moved_not,))
+    bad_figures = Health("v2", total_calls=100, errors=9, measured_calls=100, breaker_opens=3)
+    known = findings(dict.fromkeys(WINDOWS, bad_figures))
+    async with database.transaction() as connection:
+        for each in [each for each in known if each.judgement in ("warning", "critical")]:
+            await note(connection, each, now)
+        await note(connection, drift({"tenants": 2, "first": tenant}), now)
+    finding = Finding(
+        "v2.p95_latency", "warning", f"Voice Agent V2: {SCRIPT}", "p95 latency is 812ms (threshold: 800ms)", SCRIPT
+    )
     async with database.transaction() as connection:
         await note(connection, finding, now)
         await complaints.add(connection, tenant, SCRIPT, now, version="v2", actor=SCRIPT, reason=SCRIPT)
@@ -84,6 +109,10 @@ def folder() -> None:
 async def pages(house: House) -> dict[str, str]:
     """Every page there is, by a name for its picture."""
     (tenant,) = await verified(house.database, 1)
+    of_state = "SELECT business_id FROM relevo.verifications WHERE state = 'drifted'"
+    drifted = await value(house.database, of_state)
+    copied_only = await value(house.database, WITHOUT.format("relevo.verifications"))
+    moved_not = await value(house.database, WITHOUT.format("public.voice_assistant_configs"))
     backup = await value(house.database, "SELECT id FROM public.migration_backups ORDER BY created_at DESC LIMIT 1")
     config = await value(
         house.database, "SELECT config_id FROM relevo.config_origins WHERE review <> '{}' ORDER BY config_id LIMIT 1"
@@ -97,7 +126,10 @@ async def pages(house: House) -> dict[str, str]:
         "backup": f"/backups/{backup}",
         "review": f"/review/{config}",
         "calls": "/calls",
+        "calls-of-a-kind": "/calls?fault=ours&version=v2",
+        "no-calls": "/calls?outcome=voicemail",
         "call": "/calls/a-1",
+        "call-fallen-back": "/calls/fallen%20back",
         "audit": "/audit",
         "settings": "/settings",
         "extend": "/extend?points=10",
@@ -106,6 +138,11 @@ async def pages(house: House) -> dict[str, str]:
         "pause": "/rollout/pause",
         "abort": "/rollout/abort",
         "refused": "/rollout/resume",
+        "unverified": f"/tenants/{copied_only}/to/v2",
+        "drifted": f"/tenants/{drifted}",
+        "moved-not": f"/tenants/{moved_not}",
+        "unknown": "/tenants/nobody",
+        "nonsense": "/?window=2h",
     }
 
 
@@ -131,8 +168,34 @@ async def test_no_page_has_a_violation_or_says_anything_to_the_console(house: Ho
             if await tab.run(f"{page}.scrollWidth > {page}.clientWidth"):
                 wrong.append(f"{path} is wider than {width} pixels")
             assert await tab.run("document.querySelector('main script')") is None
-            tab.complaints[:] = [each for each in tab.complaints if "409 (Conflict)" not in each]  # /rollout/resume
+            refused = ("409 (Conflict)", "404 (Not Found)", "400 (Bad Request)")
+            tab.complaints[:] = [each for each in tab.complaints if not any(status in each for status in refused)]
     assert wrong == [], "\n".join(wrong)
+
+
+# What a page says itself: without what others wrote, what is typed, and names of things in the database.
+OTHERS_WORDS = (
+    "code, pre, q, textarea, .said, .lost, .retold, .compared td, .provenance td, .form-check, select#type, h1, "
+    "[lang=en], a[href^='/tenants/'], a[href^='/review/']"
+)
+OWN_WORDS = f"""(() => {{
+    const page = document.querySelector("main").cloneNode(true);
+    page.querySelectorAll({json.dumps(OTHERS_WORDS)}).forEach((each) => each.remove());
+    return [document.title, ...page.textContent.split("\\n")].map((line) => line.trim()).filter(Boolean);
+}})()"""
+
+
+async def test_a_spanish_page_says_nothing_in_english(house: House) -> None:
+    found = []
+    async with signed_in(house, Role.ADMIN) as tab:
+        await tab.click("button[name='language'][value='es']")
+        for path in (await pages(house)).values():
+            await tab.open(house.served.address + path)
+            for line in await tab.run(OWN_WORDS):
+                if ENGLISH.search(line.replace(SCRIPT, "")):
+                    found.append(f"{path}: {line}")
+        tab.complaints.clear()  # of pages that are refused
+    assert found == [], "\n".join(found)
 
 
 async def test_the_sign_in_page_has_no_violation(house: House) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -76,6 +77,7 @@ async def test_the_database_puts_a_latency_into_the_same_bucket(ready: Database)
 
 # Windows.
 
+WIDTHS = {"minute": MINUTE, "ten": 10 * MINUTE, "hour": HOUR, "day": timedelta(days=1)}
 MOMENTS = st.integers(0, 60 * 24 * 4).map(lambda minutes: NOW - timedelta(minutes=minutes))
 
 
@@ -84,11 +86,13 @@ def test_the_spans_of_a_window_cover_each_of_its_minutes_once(one: datetime, oth
     since, until = sorted((one, other))
     window = Window.last(NOW - since, NOW) if open_end else Window.between(since, until, NOW)
     assert window.since <= since
-    end = window.until or NOW + 2 * HOUR
+    end = window.until or NOW + timedelta(days=2)
     covered: dict[datetime, int] = {}
     for span in window.spans:
-        assert span.grain == "minute" or span.since.minute == 0
-        assert span.grain == "hour" or span.since >= NOW - MINUTES_KEPT
+        width = WIDTHS[span.grain]
+        assert (span.since - datetime.min.replace(tzinfo=UTC)) % width == timedelta(0)
+        assert span.until is None or (span.until - span.since) % width == timedelta(0)
+        assert width >= HOUR or span.since >= NOW - MINUTES_KEPT
         minute = span.since
         while minute < (span.until or end):
             covered[minute] = covered.get(minute, 0) + 1
@@ -174,11 +178,39 @@ async def test_the_figures_equal_a_recount_and_a_tampered_one_is_named(ready: Da
     assert (found.equal, found.calls, found.unknown_reasons) == (True, 32, [{"reason": "a-new-reason", "calls": 1}])
     await change(ready, "UPDATE relevo.call_stats SET errors = errors + 1 WHERE grain = 'tenant'")
     await change(ready, "UPDATE relevo.call_latencies SET calls = 0 WHERE grain = 'hour'")
+    await change(ready, "UPDATE relevo.call_stats SET finished = finished - 1 WHERE grain = 'ten'")
+    await change(ready, "UPDATE relevo.call_stats SET measured = measured + 1 WHERE grain = 'day'")
     found = await recount(ready)
     assert {(row["grain"], row["figure"].split()[0]) for row in found.differences} == {
         ("tenant", "errors"),
         ("hour", "latency"),
+        ("day", "latency"),  # which is told by its hours
+        ("ten", "finished"),
+        ("day", "measured"),
     }
+
+
+async def test_any_window_says_what_a_recount_of_its_calls_says(ready: Database) -> None:
+    chance = Random(7)
+    edges = [NOW.replace(hour=hour, minute=minute) for hour in (0, 9, 10, 12) for minute in (0, 9, 10, 29)]
+    moments = [NOW - timedelta(minutes=chance.randrange(60 * 24 * 9)) for _ in range(150)] + edges
+    await say(ready, *(reported(f"c{number}", decided_at=at) for number, at in enumerate(moments)))
+    await folding.fold(ready)
+    await say(ready, *(asked(f"d{number}", decided_at=at + MINUTE / 2) for number, at in enumerate(moments[:40])))
+    windows = [Window.last(at, NOW) for at in (HOUR, timedelta(hours=24), timedelta(days=7))]
+    for _ in range(60):
+        since, until = sorted(chance.choices(moments, k=2))
+        windows.append(chance.choice([Window.last(NOW - since, NOW), Window.between(since, until, NOW)]))
+    for window in windows:
+        found = (await health(ready, window))["v2"]
+        counted = f"""SELECT count(*) FROM relevo.calls WHERE decided_at >= '{window.since.isoformat()}'
+                      AND decided_at < '{(window.until or NOW + HOUR).isoformat()}'"""
+        measured = counted + " AND latency_ms IS NOT NULL"
+        assert (found.total_calls, found.latencies.total, found.measured_calls) == (
+            await value(ready, counted),
+            await value(ready, measured),
+            await value(ready, measured),
+        ), window.spans
 
 
 # Folding.
@@ -252,7 +284,7 @@ async def test_minutes_go_and_hours_stay(ready: Database) -> None:
     await folding.fold(ready)
     await folding.forget_minutes(ready, NOW)
     kept = await rows(ready, "SELECT grain, count(*) FROM relevo.call_stats GROUP BY grain ORDER BY grain")
-    assert [(row["grain"], row["count"]) for row in kept] == [("hour", 2), ("minute", 1), ("tenant", 2)]
+    assert {row["grain"]: row["count"] for row in kept} == {"minute": 1, "ten": 1, "hour": 2, "day": 2, "tenant": 2}
     assert (await health(ready, Window.last(timedelta(days=4), NOW)))["v2"].latencies.total == 2
 
 

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 from uuid import UUID
 
+import structlog
 from cyclopts import App, CycloptsError
 from psycopg import Error as PostgresError
 
@@ -47,6 +48,7 @@ COMMANDS = {
     "rollback": "relevo.cli.rollback:rollback",
     "rollout": "relevo.cli.rollout:app",
     "tokens": "relevo.cli.tokens:app",
+    "sessions": "relevo.cli.sessions:app",
     "serve": "relevo.cli.serve:serve",
     "vapi": "relevo.cli.vapi:app",
     "breakers": "relevo.cli.breakers:app",
@@ -68,6 +70,7 @@ for name, place in COMMANDS.items():
 def main(arguments: list[str] | None = None) -> None:
     """The entry point of ``relevo`` and ``python -m relevo``."""
     words = sys.argv[1:] if arguments is None else arguments
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # standard output is the answer's
     try:
         status = _run(words)
         sys.stdout.flush()

@@ -15,7 +15,6 @@ from uuid import UUID
 from psycopg.rows import tuple_row
 
 from relevo.dashboard.house import House
-from relevo.db.pool import first, one
 from relevo.db.statements import statement
 from relevo.flags.evaluate import VOICE_AGENT_V2, Flag, decide
 from relevo.flags.writing import flag_of
@@ -79,6 +78,7 @@ class Page:
     ids: list[UUID]
     configs: list[UUID]
     many: int  # found in all
+    flag: Flag  # as it is now
     at: datetime  # who is on it, and in which state they were looked for, is as of then
 
 
@@ -95,18 +95,18 @@ async def page(house: House, wanted: Wanted, *, most: int, skip: int) -> Page:
     found = known.what.places(flag, wanted, folded)
     shown = found[skip : skip + most]
     configs = [UUID(config) for at in shown for config in known.what.configs[at].split()]
-    return Page([UUID(known.what.ids[at]) for at in shown], configs, len(found), known.at)
+    return Page([UUID(known.what.ids[at]) for at in shown], configs, len(found), flag, known.at)
 
 
 async def _asked(house: House, wanted: Wanted) -> tuple[Flag, str]:
     """The flag as it is now, its lists fetched only where this process has an older one; and the word, folded."""
-    async with house.database.transaction(read_only=True) as connection:
-        asked = {"word": wanted.word or "", "name": VOICE_AGENT_V2}
-        row = await one(connection, statement("dashboard", "folded"), asked)
-        flag = house.flags.flag
-        if flag.version != row["version"]:
-            flag = flag_of(await first(connection, statement("flags", "flag"), asked))
-    return flag, row["folded"]
+    asked = {"word": wanted.word or "", "name": VOICE_AGENT_V2}
+    rows = await house.database.alone(statement("dashboard", "folded"), asked)
+    flag = house.flags.flag
+    if not rows or flag.version != rows[0]["version"]:
+        found = await house.database.alone(statement("flags", "flag"), asked)
+        flag = flag_of(found[0] if found else None)
+    return flag, rows[0]["folded"]
 
 
 async def _read(house: House, by_hash: bool) -> Directory:

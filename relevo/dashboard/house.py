@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from relevo.access.door import Door
 from relevo.access.keyring import Caller
+from relevo.access.provider import Provider
 from relevo.access.roles import Role
 from relevo.access.sessions import Session
 from relevo.clock import Clock, system_clock
@@ -23,7 +24,6 @@ from relevo.dashboard.remembering import Remembered
 from relevo.db.pool import Database
 from relevo.errors import Unauthorized, UsageError
 from relevo.flags.store import Flags
-from relevo.migration import states
 from relevo.migration.mapping import SourceMapping
 
 LANGUAGE, THEME = "relevo_language", "relevo_theme"
@@ -52,6 +52,8 @@ class House:
     leaving: Callable[[], bool]
     """Whether the server is about to stop: then streams end by themselves."""
     remembered: Remembered
+    provider: Provider | None = None
+    """Whom people sign in with who have no token; None: nobody."""
     wall: Clock = system_clock
     """By which people are signed in, also while a rehearsal's ``clock`` runs faster."""
 
@@ -83,6 +85,11 @@ class Visit:
         """Theirs; auto follows the system."""
         chosen = self.request.cookies.get(THEME, "auto")
         return chosen if chosen in THEMES else "auto"
+
+    @property
+    def address(self) -> str:
+        """From where they ask; "" where that is not known."""
+        return self.request.client.host if self.request.client else ""
 
     def may(self, needed: Role) -> bool:
         """Whether they may do what a role may."""
@@ -120,7 +127,7 @@ class Visit:
             "now": self.now,
             "asset": assets.address,
             "ago": lambda at: wording.ago(self.language, at, self.now),
-            "retold": lambda told: wording.retold(self.language, told, states.WORDS),
+            "retold": lambda told: wording.retold(self.language, told),
             "ahead": lambda at: wording.ahead(self.language, at, self.now),
             "moment": wording.moment,
             "whole": wording.whole,

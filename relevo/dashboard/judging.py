@@ -9,7 +9,7 @@ from typing import Literal
 
 from relevo.dashboard import wording
 from relevo.metrics.health import Health
-from relevo.rollout import plan
+from relevo.rollout import plan, statistics
 from relevo.rollout.plan import Metric
 
 USUAL = timedelta(hours=24)
@@ -88,6 +88,7 @@ class Figure:
     grade: Grade
     rule: str
     counts: str  # what a rate was counted from; empty for what is a count itself
+    interval: str  # in which the rate lies with 95 %, by what was counted; empty for what is none
 
 
 def figures(health: Health, limits: Sequence[Limit] = LIMITS) -> list[Figure]:
@@ -100,13 +101,22 @@ def figures(health: Health, limits: Sequence[Limit] = LIMITS) -> list[Figure]:
     told = []
     for limit in limits:
         value = getattr(health, limit.name)
-        counts = ""
+        counts = interval = ""
         if limit.name in counted:
-            counts = "{:,} / {:,}".format(*counted[limit.name])
+            bad, of = counted[limit.name]
+            counts = f"{bad:,} / {of:,}"
+            interval = _interval(bad, of)
         elif limit.name in measured:
             counts = f"n = {measured[limit.name]:,}"
-        told.append(Figure(limit.label, limit.written(value), limit.grade(value), limit.rule, counts))
+        told.append(Figure(limit.label, limit.written(value), limit.grade(value), limit.rule, counts, interval))
     return told
+
+
+def _interval(bad: int, of: int) -> str:
+    if not of:
+        return ""
+    low, high = (f"{100 * bound:.2f}" for bound in statistics.interval(bad, of))
+    return f"{low}–{high}{wording.UNBROKEN}%"
 
 
 def verdict(v2: Health, limits: Sequence[Limit] = LIMITS) -> Verdict:

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from relevo.dashboard import wheel
 from relevo.dashboard.wheel import Offer
-from relevo.db.pool import Connection, every, first, one
+from relevo.db.pool import Asked
 from relevo.db.statements import statement
 from relevo.rollout.gate import shown
-from relevo.rollout.moving import Rollout, last_rollout
+from relevo.rollout.moving import Rollout, rollout_of
 from relevo.rollout.plan import Phase, frozen_until
 
 Part = Literal["over", "now", "to come"]
@@ -74,19 +74,25 @@ class Strip:
         return self.rollout.finished_at is None
 
 
-async def strip(connection: Connection, now: datetime) -> Strip | None:
-    """The newest rollout, running or not; None where there never was one."""
-    rollout = await last_rollout(connection)
-    if rollout is None:
+ASKING: tuple[Asked, ...] = tuple(
+    (statement("dashboard", f"newest_{name}"), {}) for name in ("rollout", "phases", "evaluation", "readers")
+)
+"""What is asked for it."""
+
+
+def strip(answers: Sequence[Sequence[Mapping[str, Any]]], now: datetime) -> Strip | None:
+    """The newest rollout, running or not, of the answers to ASKING; None where there never was one."""
+    found, phases, evaluations, readers = answers
+    if not found:
         return None
-    wanted = {"id": rollout.id}
-    phases = await every(connection, statement("rollout", "phases"), wanted)
-    last = await first(connection, statement("rollout", "last_evaluation"), wanted)
-    behind = await one(connection, statement("rollout", "behind"), {"version": rollout.standing.flag_version})
+    rollout = rollout_of(found[0])
+    last = evaluations[0] if evaluations else None
     said = None if last is None or last["phase"] != rollout.standing.phase else _said(last)
     until = frozen_until(rollout.plan, now)
     offers = wheel.offers(rollout, said.verdict if said else None, frozen=until is not None)
-    return Strip(rollout, _stretches(rollout, phases), said, offers, until, behind["readers"], behind["behind"])
+    versions = [row["version"] for row in readers]
+    behind = sum(version < rollout.standing.flag_version for version in versions)
+    return Strip(rollout, _stretches(rollout, phases), said, offers, until, len(versions), behind)
 
 
 def _stretches(rollout: Rollout, rows: Sequence[Mapping[str, Any]]) -> tuple[Stretch, ...]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, get_args
 
 from starlette.responses import Response
 
 from relevo.access.roles import Role
+from relevo.dashboard.calls import asking
 from relevo.dashboard.directory import Wanted, page
 from relevo.dashboard.house import Visit, to
 from relevo.dashboard.places import Place
-from relevo.db.pool import Connection, every
+from relevo.db.pool import Asked, every
 from relevo.db.statements import statement
 from relevo.errors import UnknownName, UsageError, nearest
 from relevo.migration import states
@@ -24,11 +26,10 @@ PAGE = 50
 _LAST_PAGE = 10_000
 _VOLUME_OF = timedelta(hours=24)
 _CALLS = 10
+_CALLS_OF = timedelta(days=30)
 
 STATES: tuple[str, ...] = get_args(State)
 VERSIONS = {"v1": False, "v2": True}
-Volumes = dict[str, dict[str, tuple[int, int]]]
-"""Calls and errors, by tenant and version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +56,16 @@ async def show_all(visit: Visit) -> Response:
     wanted = Wanted(state or None, VERSIONS.get(version), word or None)
     found = await page(visit.house, wanted, most=PAGE, skip=(number - 1) * PAGE)
     house = visit.house
-    tenants = await states.some_tenants(house.database, house.mapping, found.ids, config_ids=found.configs)
-    volumes = await _volumes(visit, [str(each) for each in found.ids])
+    rows, volumes = await house.database.together(
+        states.asking_tenants(house.mapping, found.ids, found.configs),
+        _asking_volumes([str(each) for each in found.ids], visit.now),
+    )
+    place = {tenant_id: number for number, tenant_id in enumerate(found.ids)}
+    tenants = sorted(states.tenants_of(rows, found.flag), key=lambda each: place[each.tenant_id])
     return visit.page(
         "tenants.html",
         tenants=tenants,
-        volumes=volumes,
+        volumes=_sums(volumes),
         many=found.many,
         listed_at=found.at,
         number=number,
@@ -74,14 +79,17 @@ async def show_all(visit: Visit) -> Response:
     )
 
 
-async def _volumes(visit: Visit, ids: list[str]) -> Volumes:
-    since = (visit.now - _VOLUME_OF).replace(minute=0, second=0, microsecond=0)
-    async with visit.house.database.transaction(read_only=True) as connection:
-        asked = {"ids": ids, "since": since, "now": visit.now}
-        rows = await every(connection, statement("dashboard", "volumes"), asked)
-    found: Volumes = {}
+def _asking_volumes(ids: list[str], now: datetime) -> Asked:
+    since = (now - _VOLUME_OF).replace(minute=0, second=0, microsecond=0)
+    return statement("dashboard", "volumes"), {"ids": ids, "since": since}
+
+
+def _sums(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
+    """Calls and errors of both versions together, by tenant."""
+    found: dict[str, tuple[int, int]] = {}
     for row in rows:
-        found.setdefault(row["tenant_id"], {})[row["version"]] = (row["calls"], row["errors"])
+        calls, errors = found.get(row["tenant_id"], (0, 0))
+        found[row["tenant_id"]] = calls + row["calls"], errors + row["errors"]
     return found
 
 
@@ -90,26 +98,23 @@ async def show(visit: Visit) -> Response:
     why = await _why(visit)
     house = visit.house
     told = await answering.answers(house.database, why.tenant.tenant_id, house.mapping.fill_answers(), now=visit.now)
-    async with house.database.transaction(read_only=True) as connection:
-        wanted = {"tenant_id": why.tenant.tenant_id}
-        origins = {row["config_id"]: row for row in await every(connection, statement("dashboard", "origins"), wanted)}
-        calls = await _calls(connection, visit, str(why.tenant.tenant_id))
+    tenant_id = str(why.tenant.tenant_id)
+    kinds: dict[str, Any] = {"versions": list(VERSIONS), "outcome": None, "fault": None}
+    origins, calls, volumes = await house.database.together(
+        (statement("dashboard", "origins"), {"tenant_id": tenant_id}),
+        asking(tenant_id, visit.now - _CALLS_OF, None, "", _CALLS, **kinds),
+        _asking_volumes([tenant_id], visit.now),
+    )
     return visit.page(
         "tenant.html",
         why=why,
         tenant=why.tenant,
         configs={config["config_id"]: config for config in why.configs},
         answers=[(each, _compared(each)) for each in told],
-        origins=origins,
-        volumes=(await _volumes(visit, [str(why.tenant.tenant_id)])).get(str(why.tenant.tenant_id), {}),
+        origins={row["config_id"]: row for row in origins},
+        volumes={row["version"]: (row["calls"], row["errors"]) for row in volumes},
         calls=calls,
     )
-
-
-async def _calls(connection: Connection, visit: Visit, tenant_id: str) -> list[dict[str, Any]]:
-    asked: dict[str, Any] = {"before": None, "since": visit.now - timedelta(days=30), "tenant_id": tenant_id}
-    asked |= {"version": None, "outcome": None, "most": _CALLS}
-    return await every(connection, statement("dashboard", "calls"), asked)
 
 
 def _compared(each: Answers) -> list[Compared]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 from importlib import resources
@@ -30,19 +30,47 @@ def say(language: str, english: str, **values: Any) -> str:
     return told.format(**values) if values else told
 
 
-def retold(language: str, told: str, words: Sequence[str]) -> str:
-    """A sentence that was written from one of these in English, in a language; as it is where it was not."""
+TOLD_AGAIN = (
+    "what",
+    "why",
+    "metric",
+    "value",
+    "span",
+    "state",
+    "verdict",
+    "role",
+    "kind",
+    "action",
+    "quarantined_because",
+)
+"""Gaps of sentences in which words of ours stand, and no names or numbers of others."""
+
+
+def retold(language: str, told: str) -> str:
+    """A sentence that the server wrote in English, in a language; as it is where nobody has translated it."""
     if language == "en":
         return told
-    for english in words:
+    if told in spanish():
+        return spanish()[told]
+    for english, said in sentences().items():
         if found := _pattern(english).fullmatch(told):
-            return say(language, english, **found.groupdict())
+            gaps = found.groupdict()
+            again = {name: retold(language, gaps[name]) for name in TOLD_AGAIN if name in gaps}
+            return said.format(**{**gaps, **again})
     return told
 
 
 @cache
+def sentences() -> Mapping[str, str]:
+    """What the server writes in English, to Spanish; in the order in which they are tried."""
+    text = (resources.files("relevo") / "dashboard" / "es_sentences.toml").read_text(encoding="utf-8")
+    return {english: said for english, said in tomllib.loads(text).items() if isinstance(said, str)}
+
+
+@cache
 def _pattern(english: str) -> re.Pattern[str]:
-    return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.*)", re.escape(english)), re.DOTALL)
+    words = re.sub(r"\\{(metric|kind)\\}", r"(?P<\1>\\w+)", re.escape(english))  # those are one word
+    return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.*)", words), re.DOTALL)
 
 
 def whole(number: int | float | None) -> str:

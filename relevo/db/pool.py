@@ -33,6 +33,8 @@ _RULE_OF_OURS = "RV001"  # raised by functions of schema relevo
 _LOOKS = 5  # at which server process answers, until a pooler is taken to keep to it
 
 Connection = AsyncConnection[DictRow]
+Asked = tuple[sql.Composed, Mapping[str, Any]]
+"""A statement and its values."""
 
 # What the pool says of each broken connection goes to whoever has set up logging; for a person our one error is enough.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
@@ -117,6 +119,24 @@ class Database:
             while cursor.nextset():
                 pass
             return await cursor.fetchall()
+
+    async def together(self, *asked: Asked) -> list[list[DictRow]]:
+        """The rows of some statements that only read and see one moment, in one round trip; like ``alone``."""
+        async with self._connection() as connection, AsyncClientCursor(connection, row_factory=dict_row) as cursor:
+            parts = [sql.SQL(cursor.mogrify(query, params)) for query, params in asked]
+            opening = sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;") + sql.SQL(_ALWAYS)
+            try:
+                await cursor.execute(opening + sql.SQL(";\n").join(parts) + sql.SQL("; COMMIT"))
+            except psycopg.Error:
+                await connection.rollback()
+                raise
+            found = []
+            more: bool | None = True
+            while more:
+                if cursor.description is not None:
+                    found.append(await cursor.fetchall())
+                more = cursor.nextset()
+            return found
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:

@@ -25,7 +25,7 @@ class Checked:
 
     @property
     def equal(self) -> bool:
-        """Whether every figure of every minute, hour and tenant is what a recount gives."""
+        """Whether every figure of every minute, hour, day and tenant is what a recount gives."""
         return not self.differences
 
 
@@ -42,7 +42,10 @@ async def check(connection: Connection, window: Window, now: datetime) -> Checke
         since,
         until,
         counted["calls"],
-        await every(connection, statement("metrics", "differences"), kept),
+        [
+            *await every(connection, statement("metrics", "differences"), kept),
+            *await every(connection, statement("metrics", "coarse_differences"), kept),
+        ],
         await every(connection, statement("metrics", "reasons_unknown"), hours),
         (await faults(connection))["many"],
     )

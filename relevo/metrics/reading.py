@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from relevo.db.pool import Connection, every
+from relevo.db.pool import Asked, Connection, every
 from relevo.db.statements import statement
 from relevo.metrics.health import Health
 from relevo.metrics.latency import Histogram
@@ -17,6 +17,11 @@ VERSIONS = ("v1", "v2")
 
 async def health(connection: Connection, window: Window) -> dict[str, Health]:
     """Each version's figures, also of one without a call."""
+    return health_of(await every(connection, *asking_health(window)))
+
+
+def asking_health(window: Window) -> Asked:
+    """What asks for them, where it is asked together with something else."""
     spans = window.spans
     params = {
         "grains": [span.grain for span in spans],
@@ -25,7 +30,12 @@ async def health(connection: Connection, window: Window) -> dict[str, Health]:
         "window_since": window.since,
         "window_until": window.until,
     }
-    found = {row["version"]: _health(row) for row in await every(connection, statement("metrics", "health"), params)}
+    return statement("metrics", "health"), params
+
+
+def health_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Health]:
+    """Each version's figures, from the rows that came."""
+    found = {row["version"]: _health(row) for row in rows}
     return {version: found.get(version, Health(version)) for version in VERSIONS}
 
 

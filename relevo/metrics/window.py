@@ -1,20 +1,23 @@
-"""Stretches of time, and which sums tell of them: whole hours where there are, minutes at the edges. Pure values."""
+"""Stretches of time, and which sums tell of them: the widest that fit, finer ones at the edges. Pure values."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 MINUTES_KEPT = timedelta(hours=49)
 """How long minutes are kept; a window that began earlier begins at a whole hour."""
 
+_GRAINS = (("minute", MINUTE), ("ten", timedelta(minutes=10)), ("hour", HOUR), ("day", timedelta(days=1)))
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 class Span(NamedTuple):
     """Sums of one grain from a moment up to another, which is not in it; None: with no end."""
 
-    grain: str  # minute, hour
+    grain: str  # minute, ten, hour, day
     since: datetime
     until: datetime | None
 
@@ -41,17 +44,18 @@ class Window:
 
     @property
     def spans(self) -> tuple[Span, ...]:
-        """The window, without gap or overlap, in as few sums as may be."""
-        first = _hour(self.since + HOUR - timedelta(microseconds=1))
-        last = None if self.until is None else _hour(self.until)
-        if last is not None and first >= last:
-            parts: tuple[Span, ...] = (Span("minute", self.since, self.until),)
-            if first == last:
-                parts = (Span("minute", self.since, first), Span("minute", first, self.until))
-        else:
-            parts = (Span("minute", self.since, first), Span("hour", first, last))
-            parts += (Span("minute", last, self.until),) if last is not None else ()
-        return tuple(part for part in parts if part.until is None or part.since < part.until)
+        """The window, without gap or overlap: finer sums up to where wider ones begin, and again after they end."""
+        begins = [self.since + (_EPOCH - self.since) % width for _grain, width in _GRAINS]
+        after: list[Span] = []
+        widest, end = len(_GRAINS) - 1, None
+        if self.until is not None:
+            ends = [self.until - (self.until - _EPOCH) % width for _grain, width in _GRAINS]
+            widest = max(level for level in range(len(_GRAINS)) if begins[level] <= ends[level])
+            end = ends[widest]
+            after = [Span(_GRAINS[level][0], ends[level + 1], ends[level]) for level in reversed(range(widest))]
+        before = [Span(_GRAINS[level][0], begins[level], begins[level + 1]) for level in range(widest)]
+        found = (*before, Span(_GRAINS[widest][0], begins[widest], end), *after)
+        return tuple(span for span in found if span.until is None or span.since < span.until)
 
 
 def _hour(moment: datetime) -> datetime:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
 from relevo.db import migrations
-from relevo.db.pool import Connection, Database, every, first
+from relevo.db.pool import Asked, Connection, Database, every, first
 from relevo.db.statements import statement
 from relevo.flags.evaluate import VOICE_AGENT_V2, Evaluation, Flag, evaluate, unseen
 from relevo.flags.writing import flag_of
@@ -17,7 +17,7 @@ from relevo.migration.mapping import SourceMapping
 State = Literal["unconfigured", "pending", "quarantined", "drifted", "waiting", "copied", "verified", "live"]
 
 # The first that applies is the state. Each: which, when, and the reason in words.
-_Rule = tuple[State, Callable[[dict[str, Any]], bool], str]
+_Rule = tuple[State, Callable[[Mapping[str, Any]], bool], str]
 _RULES: tuple[_Rule, ...] = (
     ("unconfigured", lambda f: f["configs"] == 0, "it has no configuration"),
     ("quarantined", lambda f: f["quarantined"] > 0, "{quarantined} of {configs} set aside: {quarantined_because}"),
@@ -31,7 +31,7 @@ _RULES: tuple[_Rule, ...] = (
     ("copied", lambda f: f["unverified"] > 0, "{unverified} of {configs} never verified"),
 )
 # Worth knowing, whatever the state.
-_NOTES: tuple[tuple[Callable[[dict[str, Any]], bool], str], ...] = (
+_NOTES: tuple[tuple[Callable[[Mapping[str, Any]], bool], str], ...] = (
     (lambda f: f["clashing"] > 0, "{clashing} with a field that both sides wrote: relevo mirror status"),
     (lambda f: f["edited"] > 0, "{edited} edited on v2: what v1 would not carry"),
     (lambda f: f["without_v1"] > 0, "{without_v1} without a row on v1: going back would leave it without an answer"),
@@ -68,7 +68,7 @@ class Why:
     configs: list[dict[str, Any]]
 
 
-def state_of(fact: dict[str, Any], evaluation: Evaluation) -> tuple[State, tuple[str, ...]]:
+def state_of(fact: Mapping[str, Any], evaluation: Evaluation) -> tuple[State, tuple[str, ...]]:
     """The state that follows from the facts of one tenant, and why."""
     reached = [(state, words.format(**fact)) for state, applies, words in _RULES if applies(fact)]
     notes = [words.format(**fact) for applies, words in _NOTES if applies(fact)]
@@ -82,23 +82,24 @@ async def all_tenants(database: Database, mapping: SourceMapping) -> list[Tenant
     """Every tenant, by id."""
     async with database.transaction(read_only=True, snapshot=True) as connection:
         await migrations.require(connection)
-        return await _tenants(connection, mapping, await _flag(connection), None)
+        return tenants_of(await every(connection, *asking_tenants(mapping, None)), await _flag(connection))
 
 
-async def some_tenants(
-    database: Database,
-    mapping: SourceMapping,
-    tenant_ids: Sequence[UUID],
-    *,
-    config_ids: Sequence[UUID] | None = None,
-) -> list[TenantState]:
-    """These tenants, in the order given; one that exists nowhere is left out. ``config_ids``: their configurations in
-    v1, which are then found by key; None: looked for."""
-    configs = None if config_ids is None else list(config_ids)
-    async with database.transaction(read_only=True, snapshot=True) as connection:
-        found = await _tenants(connection, mapping, await _flag(connection), list(tenant_ids), configs)
-    place = {tenant_id: number for number, tenant_id in enumerate(tenant_ids)}
-    return sorted(found, key=lambda each: place[each.tenant_id])
+def asking_tenants(
+    mapping: SourceMapping, tenant_ids: Sequence[UUID] | None, config_ids: Sequence[UUID] | None = None
+) -> Asked:
+    """What asks for these tenants; None: all. ``config_ids``: their configurations in v1, which are then found by key;
+    None: looked for."""
+    wanted = {
+        "tenant_ids": None if tenant_ids is None else list(tenant_ids),
+        "config_ids": None if config_ids is None else list(config_ids),
+    }
+    return statement("states", "tenants", **mapping.fill()), wanted
+
+
+def tenants_of(rows: Sequence[Mapping[str, Any]], flag: Flag) -> list[TenantState]:
+    """The tenants of the rows that came, by a flag."""
+    return [_tenant(row, evaluate(flag, str(row["tenant_id"]))) for row in rows]
 
 
 async def why(database: Database, mapping: SourceMapping, tenant_id: UUID) -> Why:
@@ -106,24 +107,12 @@ async def why(database: Database, mapping: SourceMapping, tenant_id: UUID) -> Wh
     async with database.transaction(read_only=True, snapshot=True) as connection:
         await migrations.require(connection)
         flag = await _flag(connection)
-        (tenant,) = await _tenants(connection, mapping, flag, [tenant_id])
+        (tenant,) = tenants_of(await every(connection, *asking_tenants(mapping, [tenant_id])), flag)
         configs = await every(connection, statement("states", "configs", **mapping.fill()), {"tenant_id": tenant_id})
     return Why(tenant, evaluate(flag, str(tenant_id)), flag, configs)
 
 
-async def _tenants(
-    connection: Connection,
-    mapping: SourceMapping,
-    flag: Flag,
-    tenant_ids: list[UUID] | None,
-    config_ids: list[UUID] | None = None,
-) -> list[TenantState]:
-    wanted = {"tenant_ids": tenant_ids, "config_ids": config_ids}
-    rows = await every(connection, statement("states", "tenants", **mapping.fill()), wanted)
-    return [_tenant(row, evaluate(flag, str(row["tenant_id"]))) for row in rows]
-
-
-def _tenant(row: dict[str, Any], evaluation: Evaluation) -> TenantState:
+def _tenant(row: Mapping[str, Any], evaluation: Evaluation) -> TenantState:
     state, reasons = state_of(row, evaluation)
     return TenantState(
         row["tenant_id"],

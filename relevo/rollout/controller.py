@@ -101,7 +101,7 @@ async def evaluate(
         if said.level is not None and few and not whole:
             said = await _judge(database, rollout, flag, now)
     except (psycopg.Error, RelevoError, TimeoutError) as error:
-        return unmeasured(f"the figures could not be read: {str(error).strip().splitlines()[0]}")
+        return unmeasured(str(error).strip().splitlines()[0])
     return said
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 
 from relevo.rollout import statistics
 from relevo.rollout.plan import METRICS, Limit, Metric, Phase
+from relevo.rollout.reasons import REASONS
 from relevo.rollout.sample import SLOW_SHARE, Pair, Sample
 from relevo.rollout.statistics import Interval
 
@@ -87,9 +88,9 @@ def judge(phase: Phase, limits: Mapping[Metric, Limit], evidence: Evidence) -> E
     return replace(said, findings=found, calls=evidence.phase.v2.calls)
 
 
-def unmeasured(why: str) -> Evaluation:
-    """The verdict when the figures could not be read: never a reason to go on."""
-    return Evaluation("error", why)
+def unmeasured(told: str) -> Evaluation:
+    """The verdict when the figures could not be read, and what was told of it: never a reason to go on."""
+    return Evaluation("error", REASONS["unread"].format(told=told))
 
 
 def against_v1(limits: Mapping[Metric, Limit], v1: Sample) -> Mapping[Metric, Limit]:
@@ -237,15 +238,15 @@ def _guarded(limits: Mapping[Metric, Limit], evidence: Evidence) -> Evaluation |
                 look = _look(window, metric, limits[metric], evidence)
                 if not guardrail.trips(look):
                     continue
-                why = f"{_told(guardrail.words, look)} ({'this phase' if window == 'phase' else 'the last hour'})"
+                why = REASONS[window].format(what=_told(guardrail.words, look))
                 if not guardrail.alone(look):
-                    why += "; v2 is not shown to be worse than v1, so nobody is moved"
+                    why = REASONS["v1_too"].format(what=why)
                     shared = shared or Evaluation("fail", why, rule=guardrail.name)
                     continue
                 tenants = evidence.phase_tenants if window == "phase" else evidence.hour_tenants
                 alone = _only_one(guardrail, look, tenants) if guardrail.one_tenant else None
                 if alone is not None:
-                    why += f"; without tenant {alone} it holds"
+                    why = REASONS["one_tenant"].format(what=why, tenant=alone)
                 return Evaluation("fail", why, 1 if alone else guardrail.level, alone, guardrail.name)
     return shared
 
@@ -318,11 +319,11 @@ def _promotable(
 ) -> Evaluation:
     calls = evidence.phase.v2.calls
     if calls < phase.min_calls:
-        return Evaluation("inconclusive", f"{calls} of at least {phase.min_calls} calls so far")
+        return Evaluation("inconclusive", REASONS["few"].format(calls=calls, least=phase.min_calls))
     for reason in (_unmet(found), _unshown(phase, limits, evidence), _unstable(phase, limits, evidence)):
         if reason is not None:
             return Evaluation("inconclusive", reason)
-    return Evaluation("pass", f"every criterion of {phase.name} holds over {calls} calls")
+    return Evaluation("pass", REASONS["pass"].format(phase=phase.name, calls=calls))
 
 
 def _unmet(found: tuple[Finding, ...]) -> str | None:
@@ -330,12 +331,13 @@ def _unmet(found: tuple[Finding, ...]) -> str | None:
     for each in found:
         value = shown(each.metric, each.value)
         if each.wanted is not None and each.value is None:
-            return f"{each.metric} was not measured"
+            return REASONS["unmeasured"].format(metric=each.metric)
         if each.wanted is not None and grade(each.metric, each.value, Limit(each.wanted, float("inf"))) != "go":
             limit = shown(each.metric, each.wanted)
-            return f"{each.metric} {value} is not {'at most' if each.metric in _COUNTS else 'below'} {limit}"
+            unmet = "not_at_most" if each.metric in _COUNTS else "not_below"
+            return REASONS[unmet].format(metric=each.metric, value=value, limit=limit)
         if each.grade == "no_go":
-            return f"{each.metric} {value} is No-Go, with too few calls to tell"
+            return REASONS["no_go"].format(metric=each.metric, value=value)
     return None
 
 
@@ -346,7 +348,7 @@ def _unshown(phase: Phase, limits: Mapping[Metric, Limit], evidence: Evidence) -
         bad, of = evidence.gathered.counts(metric, no_go)
         upper = statistics.interval(bad, of).high
         if upper >= (SLOW_SHARE if metric == "p95_latency_ms" else no_go):
-            return f"{metric}: {bad} of {of} calls do not yet show that it is below No-Go {shown(metric, no_go)}"
+            return REASONS["unshown"].format(metric=metric, bad=bad, of=of, no_go=shown(metric, no_go))
     return None
 
 
@@ -355,7 +357,7 @@ def _unstable(phase: Phase, limits: Mapping[Metric, Limit], evidence: Evidence) 
     halves = Pair(evidence.earlier, evidence.later)
     for metric in _SHARES if phase.stable else ():
         if statistics.is_worse([halves.stratum(metric, limits[metric].go)]):
-            return f"{metric} is worse in the later half of the phase than in the earlier"
+            return REASONS["unstable"].format(metric=metric)
     return None
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
 from fractions import Fraction
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -167,6 +168,7 @@ def _minutes(length: timedelta) -> str:
 _UNITS = {"m": timedelta(minutes=1), "h": _H, "d": 24 * _H}
 
 
+@lru_cache(maxsize=8)  # a running rollout's is asked for at each look
 def parse(text: str) -> Plan:
     """The plan that a TOML file says, the default where it says nothing. A list of phases replaces the default's.
 

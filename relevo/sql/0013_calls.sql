@@ -147,6 +147,8 @@ CREATE TABLE relevo.calls (
 ) WITH (fillfactor = 75, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
 CREATE INDEX calls_open ON relevo.calls (decided_at) WHERE stage < 6;
 CREATE INDEX calls_fallbacks ON relevo.calls (tenant_id, decided_at) WHERE fallback IS NOT NULL;
+CREATE INDEX calls_of_tenant ON relevo.calls (tenant_id, decided_at);
+CREATE INDEX calls_of_version ON relevo.calls (version, decided_at);
 CREATE INDEX calls_decided ON relevo.calls USING brin (decided_at) WITH (pages_per_range = 32, autosummarize = on);
 
 -- Whether a pin gives way to another of the same call. A decided one never does; an assumed one does to a decided one,
@@ -408,7 +410,7 @@ BEGIN
 END $$;
 
 -- Figures. Each change of a call appends the signed difference that it makes; a folder sums differences up into
--- minutes and hours. A call counts in the minute it was decided in, wherever its later messages fall.
+-- minutes, hours and days. A call counts in the minute it was decided in, wherever its later messages fall.
 
 -- DDSketch: each bucket is 2 % wide, and its middle at most 1 % from any value in it. Null: not measured.
 CREATE FUNCTION relevo.latency_bucket(latency_ms double precision) RETURNS smallint
@@ -434,8 +436,14 @@ CREATE TABLE relevo.call_deltas (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_cost_delay = 0,
         autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 1000000);
 
+-- How wide sums are. Coarser ones are those of the finer again, so that a long window is few rows; tenant: hours per
+-- version and tenant.
+CREATE VIEW relevo.grains WITH (security_invoker = true) AS
+SELECT * FROM (VALUES ('minute', interval '1 minute'), ('ten', interval '10 minutes'), ('hour', interval '1 hour'),
+                      ('day', interval '1 day'), ('tenant', interval '1 hour')) AS g (grain, width);
+
 CREATE TABLE relevo.call_stats (
-    grain      text NOT NULL CHECK (grain IN ('minute', 'hour', 'tenant')),  -- tenant: hours per version and tenant
+    grain      text NOT NULL CHECK (grain IN ('minute', 'ten', 'hour', 'day', 'tenant')),
     source     text NOT NULL CHECK (source IN ('calls', 'history')),  -- relevo.calls, or what v1 had before
     starts_at  timestamptz NOT NULL,
     version    text NOT NULL,
@@ -451,6 +459,7 @@ CREATE TABLE relevo.call_stats (
     latency_us bigint NOT NULL,
     PRIMARY KEY (grain, starts_at, version, tenant_id, source)
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
+CREATE INDEX call_stats_of_tenant ON relevo.call_stats (tenant_id, starts_at) WHERE grain = 'tenant';
 
 CREATE TABLE relevo.call_latencies (
     grain     text NOT NULL,
@@ -522,12 +531,11 @@ EXECUTE FUNCTION relevo.append_difference();
 
 -- The unfolded differences, and folded sums, in one shape: reads add the two.
 CREATE VIEW relevo.unfolded WITH (security_invoker = true) AS
-SELECT g.grain, 'calls' AS source,
-       CASE g.grain WHEN 'minute' THEN d.minute ELSE date_trunc('hour', d.minute, 'UTC') END AS starts_at,
+SELECT g.grain, 'calls' AS source, date_bin(g.width, d.minute, 'epoch') AS starts_at,
        d.version, CASE g.grain WHEN 'tenant' THEN d.tenant_id ELSE '' END AS tenant_id,
        d.calls, d.finished, d.failed, d.errors, d.unanswered, d.fallbacks, d.crossed, d.measured, d.latency_us,
        d.bucket
-FROM relevo.call_deltas d CROSS JOIN (VALUES ('minute'), ('hour'), ('tenant')) AS g (grain);
+FROM relevo.call_deltas d CROSS JOIN relevo.grains g;
 
 -- Days of v1's own history that have been counted.
 CREATE TABLE relevo.history_days (

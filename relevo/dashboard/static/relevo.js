@@ -121,11 +121,19 @@ draw();
 addEventListener("resize", () => charts.forEach((chart) => chart.resize()));
 document.addEventListener("relevo:theme", draw);
 document.addEventListener("htmx:afterSwap", draw);
-// A table that was opened stays open when it is fetched again.
-document.addEventListener("htmx:beforeSwap", (event) => {
-  const opened = event.detail.target.querySelector("details")?.open;
-  if (opened) document.addEventListener("htmx:afterSwap", () => {
-    const again = document.querySelector("#" + CSS.escape(event.detail.target.id) + " details");
+// What was opened stays open when it is fetched again, wherever in the page it comes to stand.
+const opened = new Set();
+const folds = (id) => document.querySelectorAll("#" + CSS.escape(id) + " details");
+const remember = ({ detail: { target } }) => {
+  if (target.id) folds(target.id).forEach((each, place) => each.open && opened.add(target.id + " " + place));
+};
+document.addEventListener("htmx:beforeSwap", remember);
+document.addEventListener("htmx:oobBeforeSwap", remember);
+document.addEventListener("htmx:afterSwap", () => {
+  opened.forEach((each) => {
+    const [id, place] = each.split(" ");
+    const again = folds(id)[place];
     if (again) again.open = true;
-  }, { once: true });
+  });
+  opened.clear();
 });

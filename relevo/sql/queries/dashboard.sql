@@ -30,6 +30,9 @@ SELECT t.id FROM relevo.active_tenants() AS t (id) ORDER BY t.id
 -- names --
 SELECT t.id::text AS id, t.name FROM {tenants} AS t WHERE t.id::text = ANY (%(ids)s::text[]) ORDER BY t.name, t.id
 
+-- names_of --
+SELECT t.id::text AS id, t.name FROM {tenants} AS t WHERE t.id = ANY (%(ids)s::uuid[]) AND t.name IS NOT NULL
+
 -- extend --
 UPDATE public.feature_flags SET enabled = true, percentage = %(percentage)s WHERE name = %(name)s
 
@@ -46,32 +49,49 @@ SELECT id, type, title, message, action, created_at FROM public.rollout_alerts
 WHERE created_at >= %(since)s ORDER BY created_at DESC, id DESC LIMIT 20
 
 -- series --
--- Both versions over time; ``grain`` minute or hour, ``until`` null: with no end.
-SELECT starts_at, version, sum(calls)::bigint AS calls, sum(errors)::bigint AS errors
-FROM (SELECT starts_at, version, calls, errors FROM relevo.call_stats
-      WHERE grain = %(grain)s AND starts_at >= %(since)s AND starts_at < coalesce(%(until)s::timestamptz, 'infinity')
-      UNION ALL
-      SELECT starts_at, version, calls, errors FROM relevo.unfolded
-      WHERE grain = %(grain)s AND starts_at >= %(since)s AND starts_at < coalesce(%(until)s::timestamptz, 'infinity')) AS both_parts
-GROUP BY starts_at, version ORDER BY starts_at, version
-
--- series_p95 --
--- The latency bucket that 95 percent of the measured calls do not exceed, by nearest rank.
-WITH counted AS (
+-- Both versions over time, with the latency bucket that 95 percent of the measured calls do not exceed, by nearest rank;
+-- ``grain`` minute or hour, ``until`` null: with no end.
+WITH tail AS MATERIALIZED (
+    SELECT * FROM relevo.unfolded
+    WHERE grain = %(grain)s AND starts_at >= %(since)s AND starts_at < coalesce(%(until)s::timestamptz, 'infinity')
+), counted AS (
+    SELECT starts_at, version, sum(calls)::bigint AS calls, sum(errors)::bigint AS errors
+    FROM (SELECT starts_at, version, calls, errors FROM relevo.call_stats
+          WHERE grain = %(grain)s AND starts_at >= %(since)s AND starts_at < coalesce(%(until)s::timestamptz, 'infinity')
+          UNION ALL
+          SELECT starts_at, version, calls, errors FROM tail) AS both_parts
+    GROUP BY starts_at, version
+), measured AS (
     SELECT starts_at, version, bucket, sum(calls)::bigint AS calls
     FROM (SELECT starts_at, version, bucket, calls FROM relevo.call_latencies
           WHERE grain = %(grain)s AND starts_at >= %(since)s AND starts_at < coalesce(%(until)s::timestamptz, 'infinity')
           UNION ALL
-          SELECT starts_at, version, bucket, measured FROM relevo.unfolded
-          WHERE grain = %(grain)s AND starts_at >= %(since)s AND starts_at < coalesce(%(until)s::timestamptz, 'infinity') AND bucket IS NOT NULL) AS both_parts
+          SELECT starts_at, version, bucket, measured FROM tail WHERE bucket IS NOT NULL) AS both_parts
     GROUP BY starts_at, version, bucket HAVING sum(calls) > 0
 ), ranked AS (
     SELECT starts_at, version, bucket, sum(calls) OVER (PARTITION BY starts_at, version ORDER BY bucket) AS up_to,
            sum(calls) OVER (PARTITION BY starts_at, version) AS total
-    FROM counted
+    FROM measured
+), p95 AS (
+    SELECT starts_at, version, min(bucket) AS bucket FROM ranked WHERE up_to * 100 >= total * 95 GROUP BY starts_at, version
 )
-SELECT starts_at, version, min(bucket) AS bucket, max(total)::bigint AS measured
-FROM ranked WHERE up_to * 100 >= total * 95 GROUP BY starts_at, version ORDER BY starts_at, version
+SELECT starts_at, version, calls, errors, bucket FROM counted LEFT JOIN p95 USING (starts_at, version)
+ORDER BY starts_at, version
+
+-- newest_rollout --
+SELECT * FROM relevo.rollouts ORDER BY id DESC LIMIT 1
+
+-- newest_phases --
+SELECT ordinal, name, percent, tenants, asked_at, reached_at, ended_at FROM relevo.rollout_phases
+WHERE rollout_id = (SELECT max(id) FROM relevo.rollouts) ORDER BY ordinal
+
+-- newest_evaluation --
+SELECT * FROM relevo.rollout_evaluations WHERE rollout_id = (SELECT max(id) FROM relevo.rollouts)
+ORDER BY id DESC LIMIT 1
+
+-- newest_readers --
+-- By which version of the flag processes answer that are alive.
+SELECT version FROM relevo.flag_readers WHERE flag = 'voice_agent_v2' AND heartbeat_at > now() - interval '1 minute'
 
 -- folded --
 -- A word as names are compared; and which version the flag is at.
@@ -109,10 +129,8 @@ ORDER BY t.name NULLS LAST, id
 -- volumes --
 -- Calls and errors of some tenants since an hour, on each version they had calls on.
 SELECT tenant_id, version, sum(calls)::bigint AS calls, sum(errors)::bigint AS errors
-FROM (SELECT s.tenant_id, s.version, s.calls, s.errors
-      FROM generate_series(%(since)s::timestamptz, %(now)s::timestamptz, interval '1 hour') AS hour (starts_at)
-      JOIN relevo.call_stats s ON s.grain = 'tenant' AND s.starts_at = hour.starts_at AND s.version IN ('v1', 'v2')
-                              AND s.tenant_id = ANY (%(ids)s::text[])
+FROM (SELECT s.tenant_id, s.version, s.calls, s.errors FROM relevo.call_stats s
+      WHERE s.grain = 'tenant' AND s.tenant_id = ANY (%(ids)s::text[]) AND s.starts_at >= %(since)s
       UNION ALL
       SELECT d.tenant_id, d.version, d.calls, d.errors FROM relevo.call_deltas d
       WHERE d.tenant_id = ANY (%(ids)s::text[]) AND d.minute >= %(since)s) AS both_parts
@@ -127,15 +145,36 @@ LEFT JOIN relevo.overrides d ON d.config_id = o.config_id
 WHERE v.business_id = %(tenant_id)s::uuid ORDER BY o.config_id
 
 -- calls --
--- The newest calls; ``before`` null: from now on back.
+-- The newest calls before one of them, of each version by its key; ``fault`` null: whoever's.
+SELECT found.* FROM unnest(%(versions)s::text[]) AS v (version) CROSS JOIN LATERAL (
+    SELECT call_id, tenant_id, c.version, served_version, decided_at, decided_by, status, outcome, our_fault, fallback,
+           duration_ms, latency_ms, synthetic
+    FROM relevo.calls AS c
+    WHERE c.version = v.version AND decided_at >= %(since)s AND decided_at <= %(before)s
+      AND (decided_at, call_id) < (%(before)s, %(before_id)s)
+      AND (%(outcome)s::text IS NULL OR coalesce(outcome, status) = %(outcome)s)
+      AND (%(fault)s::boolean IS NULL OR our_fault = %(fault)s)
+    ORDER BY decided_at DESC, call_id DESC LIMIT %(most)s) AS found
+ORDER BY decided_at DESC, call_id DESC LIMIT %(most)s
+
+-- calls_of_tenant --
 SELECT call_id, tenant_id, version, served_version, decided_at, decided_by, status, outcome, our_fault, fallback,
        duration_ms, latency_ms, synthetic
 FROM relevo.calls
-WHERE decided_at < coalesce(%(before)s::timestamptz, 'infinity') AND decided_at >= %(since)s
-  AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
-  AND (%(version)s::text IS NULL OR version = %(version)s)
+WHERE tenant_id = %(tenant_id)s AND decided_at >= %(since)s AND decided_at <= %(before)s
+  AND (decided_at, call_id) < (%(before)s, %(before_id)s) AND version = ANY (%(versions)s::text[])
   AND (%(outcome)s::text IS NULL OR coalesce(outcome, status) = %(outcome)s)
-ORDER BY decided_at DESC, call_id LIMIT %(most)s
+  AND (%(fault)s::boolean IS NULL OR our_fault = %(fault)s)
+ORDER BY decided_at DESC, call_id DESC LIMIT %(most)s
+
+-- reach --
+-- The hour, going back, in which so many calls have been decided; null where they are fewer.
+SELECT max(starts_at) AS since
+FROM (SELECT starts_at, sum(sum(calls)) OVER (ORDER BY starts_at DESC) AS calls FROM relevo.call_stats
+      WHERE grain = 'hour' AND source = 'calls' AND version = ANY (%(versions)s::text[])
+        AND starts_at >= %(since)s AND starts_at < %(before)s
+      GROUP BY starts_at) AS hour
+WHERE calls > %(looked_through)s
 
 -- call --
 SELECT * FROM relevo.calls WHERE call_id = %(call_id)s

@@ -40,11 +40,19 @@ WITH taken AS (
            sum(failed) AS failed, sum(errors) AS errors, sum(unanswered) AS unanswered, sum(fallbacks) AS fallbacks,
            sum(crossed) AS crossed, sum(measured) AS measured, sum(latency_us) AS latency_us
     FROM taken GROUP BY minute, version, tenant_id, bucket
+), minutes AS (
+    SELECT minute, version, bucket, sum(calls) AS calls, sum(finished) AS finished, sum(failed) AS failed,
+           sum(errors) AS errors, sum(unanswered) AS unanswered, sum(fallbacks) AS fallbacks, sum(crossed) AS crossed,
+           sum(measured) AS measured, sum(latency_us) AS latency_us
+    FROM summed GROUP BY minute, version, bucket
 ), spread AS (
-    SELECT g.grain, CASE g.grain WHEN 'minute' THEN s.minute ELSE date_trunc('hour', s.minute, 'UTC') END AS starts_at,
-           s.version, CASE g.grain WHEN 'tenant' THEN s.tenant_id ELSE '' END AS tenant_id, s.bucket,
+    SELECT g.grain, date_bin(g.width, m.minute, 'epoch') AS starts_at, m.version, '' AS tenant_id, m.bucket,
+           m.calls, m.finished, m.failed, m.errors, m.unanswered, m.fallbacks, m.crossed, m.measured, m.latency_us
+    FROM minutes m JOIN relevo.grains g ON g.grain <> 'tenant'
+    UNION ALL
+    SELECT g.grain, date_bin(g.width, s.minute, 'epoch'), s.version, s.tenant_id, s.bucket,
            s.calls, s.finished, s.failed, s.errors, s.unanswered, s.fallbacks, s.crossed, s.measured, s.latency_us
-    FROM summed s CROSS JOIN (VALUES ('minute'), ('hour'), ('tenant')) AS g (grain)
+    FROM summed s JOIN relevo.grains g ON g.grain = 'tenant'
 ), counted AS (
     INSERT INTO relevo.call_stats AS t (grain, source, starts_at, version, tenant_id, calls, finished, failed, errors,
                                         unanswered, fallbacks, crossed, measured, latency_us)
@@ -67,9 +75,9 @@ WITH taken AS (
 SELECT coalesce(sum(differences), 0)::bigint AS folded FROM summed
 
 -- forget_minutes --
--- Minutes that no window asks for any more; their hours stay.
-WITH stats AS (DELETE FROM relevo.call_stats WHERE grain = 'minute' AND starts_at < %(before)s RETURNING 1)
-DELETE FROM relevo.call_latencies WHERE grain = 'minute' AND starts_at < %(before)s
+-- Minutes, and tens of them, that no window asks for any more; their hours stay.
+WITH stats AS (DELETE FROM relevo.call_stats WHERE grain IN ('minute', 'ten') AND starts_at < %(before)s RETURNING 1)
+DELETE FROM relevo.call_latencies WHERE grain IN ('minute', 'ten') AND starts_at < %(before)s
 
 -- health --
 WITH span AS (
@@ -173,16 +181,19 @@ WITH call AS (
     FROM relevo.calls
     WHERE tenant_id IS NOT NULL AND NOT synthetic AND decided_at >= %(since)s AND decided_at < %(until)s
 ), spread AS (
-    SELECT g.grain, CASE g.grain WHEN 'minute' THEN c.minute ELSE date_trunc('hour', c.minute, 'UTC') END AS starts_at,
+    SELECT g.grain, date_bin(g.width, c.minute, 'epoch') AS starts_at,
            c.version, CASE g.grain WHEN 'tenant' THEN c.tenant_id ELSE '' END AS tenant_id, c.figures, c.bucket
-    FROM call c CROSS JOIN (VALUES ('minute'), ('hour'), ('tenant')) AS g (grain)
+    FROM call c JOIN relevo.grains g ON g.grain IN ('minute', 'hour', 'tenant')
     WHERE g.grain <> 'minute' OR c.minute >= %(minutes_since)s
 ), tail AS (
-    SELECT * FROM relevo.unfolded WHERE starts_at >= %(since)s AND starts_at < %(until)s
+    SELECT * FROM relevo.unfolded
+    WHERE grain IN ('minute', 'hour', 'tenant') AND starts_at >= %(since)s AND starts_at < %(until)s
 ), folded AS (
-    SELECT * FROM relevo.call_stats WHERE source = 'calls' AND starts_at >= %(since)s AND starts_at < %(until)s
+    SELECT * FROM relevo.call_stats
+    WHERE source = 'calls' AND grain IN ('minute', 'hour', 'tenant') AND starts_at >= %(since)s AND starts_at < %(until)s
 ), measured AS (
-    SELECT * FROM relevo.call_latencies WHERE source = 'calls' AND starts_at >= %(since)s AND starts_at < %(until)s
+    SELECT * FROM relevo.call_latencies
+    WHERE source = 'calls' AND grain IN ('minute', 'hour', 'tenant') AND starts_at >= %(since)s AND starts_at < %(until)s
 ), counted AS (  -- bucket -1 stands for what is counted without one
     SELECT grain, starts_at, version, tenant_id, -1 AS bucket, number, sum(figure) AS figure
     FROM spread, unnest(figures) WITH ORDINALITY AS f (figure, number) GROUP BY 1, 2, 3, 4, 5, 6
@@ -215,6 +226,44 @@ SELECT grain, starts_at, version, nullif(tenant_id, '') AS tenant_id,
 FROM counted c FULL JOIN told t USING (grain, starts_at, version, tenant_id, bucket, number)
 WHERE coalesce(t.figure, 0) <> coalesce(c.figure, 0)
 ORDER BY 1, 2, 3, 4, 5
+
+-- coarse_differences --
+-- Where sums of ten minutes and of days are not those of their minutes and hours; no row unless something is wrong.
+-- Both are written in one go, so that nothing unfolded stands between them.
+WITH pair AS (
+    SELECT c.grain, c.width, f.grain AS finer, f.since
+    FROM relevo.grains c
+    JOIN (VALUES ('ten', 'minute', date_bin('10 minutes', %(minutes_since)s::timestamptz, 'epoch') + interval '10 minutes'),
+                 ('day', 'hour', '-infinity')) AS f (coarser, grain, since) ON f.coarser = c.grain
+), figure AS (  -- bucket -1 stands for what is counted without one
+    SELECT grain, source, starts_at, version, -1 AS bucket, number, figure
+    FROM relevo.call_stats, unnest(ARRAY[calls, finished, failed, errors, unanswered, fallbacks, crossed, measured,
+                                         latency_us]) WITH ORDINALITY AS f (figure, number)
+    WHERE grain IN ('minute', 'ten', 'hour', 'day')
+      AND starts_at >= date_bin('1 day', %(since)s::timestamptz, 'epoch')
+      AND starts_at < date_bin('1 day', %(until)s::timestamptz, 'epoch') + interval '1 day'
+    UNION ALL
+    SELECT grain, source, starts_at, version, bucket, 0, calls
+    FROM relevo.call_latencies
+    WHERE grain IN ('minute', 'ten', 'hour', 'day')
+      AND starts_at >= date_bin('1 day', %(since)s::timestamptz, 'epoch')
+      AND starts_at < date_bin('1 day', %(until)s::timestamptz, 'epoch') + interval '1 day'
+), fine AS (
+    SELECT p.grain, f.source, date_bin(p.width, f.starts_at, 'epoch') AS starts_at, f.version, f.bucket, f.number,
+           sum(f.figure) AS figure
+    FROM figure f JOIN pair p ON p.finer = f.grain AND f.starts_at >= p.since GROUP BY 1, 2, 3, 4, 5, 6
+), coarse AS (
+    SELECT f.grain, f.source, f.starts_at, f.version, f.bucket, f.number, f.figure
+    FROM figure f JOIN pair p ON p.grain = f.grain AND f.starts_at >= p.since
+)
+SELECT grain, starts_at, version, NULL::text AS tenant_id,
+       CASE WHEN bucket <> -1 THEN 'latency bucket ' || bucket
+            ELSE (ARRAY['calls', 'finished', 'failed', 'errors', 'unanswered', 'fallbacks', 'crossed', 'measured',
+                        'latency_us'])[number] END AS figure,
+       coalesce(c.figure, 0)::bigint AS told, coalesce(f.figure, 0)::bigint AS counted
+FROM fine f FULL JOIN coarse c USING (grain, source, starts_at, version, bucket, number)
+WHERE coalesce(c.figure, 0) <> coalesce(f.figure, 0)
+ORDER BY 1, 2, 3, 5
 
 -- reasons_unknown --
 -- What calls ended with that no row of relevo.ended_reasons knows.
@@ -250,11 +299,11 @@ WITH call AS MATERIALIZED (
            count(latency_ms) AS measured, coalesce(sum(round(latency_ms * 1000)::bigint), 0) AS latency_us
     FROM call GROUP BY minute, tenant_id, bucket
 ), spread AS (
-    SELECT g.grain, CASE g.grain WHEN 'minute' THEN s.minute ELSE date_trunc('hour', s.minute, 'UTC') END AS starts_at,
+    SELECT g.grain, date_bin(g.width, s.minute, 'epoch') AS starts_at,
            CASE g.grain WHEN 'tenant' THEN s.tenant_id ELSE '' END AS tenant_id, s.bucket, s.calls, s.finished,
            s.failed, s.measured, s.latency_us
-    FROM summed s CROSS JOIN (VALUES ('minute'), ('hour'), ('tenant')) AS g (grain)
-    WHERE g.grain <> 'minute' OR s.minute >= %(minutes_since)s
+    FROM summed s CROSS JOIN relevo.grains g
+    WHERE g.grain NOT IN ('minute', 'ten') OR s.minute >= %(minutes_since)s
 ), counted AS (
     INSERT INTO relevo.call_stats (grain, source, starts_at, version, tenant_id, calls, finished, failed, errors,
                                    unanswered, fallbacks, crossed, measured, latency_us)
