@@ -66,6 +66,10 @@ lock: $(UV)
 	$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
 	    pyproject.toml --group dev --output-file requirements/dev.txt
 	$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
+	    --constraint requirements/dev.txt pyproject.toml --output-file requirements/run.txt
+	$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
+	    --constraint requirements/dev.txt --group build --output-file requirements/build.txt
+	$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
 	    --constraint requirements/dev.txt pyproject.toml --group dev --group bench --output-file requirements/bench.txt
 
 clean:

@@ -118,11 +118,32 @@ class Forbidden(RelevoError):
 
 
 class TooManyGuesses(RelevoError):
-    """An address presented many wrong tokens; ``wait_s`` says for how many seconds its next are not looked at."""
+    """An address presented many wrong tokens, or came back many times from the identity provider with nothing that
+    opens; ``wait_s`` says for how many seconds its next are not looked at."""
 
     def __init__(self, wait_s: int) -> None:
-        super().__init__("too many wrong tokens from this address", fix=f"wait {wait_s} s, and use a right one")
+        super().__init__("too many wrong attempts from this address", fix=f"wait {wait_s} s before the next")
         self.wait_s = wait_s
+
+
+class SignInFailed(Unauthorized):
+    """What came back from the identity provider opens nothing: it is forged, spent, late, or for somebody else."""
+
+
+class NoRole(Forbidden):
+    """The identity provider vouches for ``who``, to whom it gives no role here."""
+
+    def __init__(self, what: str, *, fix: str, who: str) -> None:
+        super().__init__(what, fix=fix)
+        self.who = who
+
+
+class IssuerUnreachable(RelevoError):
+    """The identity provider does not answer."""
+
+
+class IssuerFaulty(RelevoError):
+    """The identity provider answers, but with nothing that Relevo can use."""
 
 
 class PortTaken(Refused):

@@ -120,6 +120,27 @@ class Settings(BaseSettings):
     notify_clients: bool = False
     """Whether what happens in a rollout mails clients by itself; otherwise only ``relevo notify send`` does."""
 
+    oidc_issuer: str | None = None
+    """The OpenID provider that people sign in with, by its issuer's URL; None: with tokens alone."""
+
+    oidc_client_id: str | None = None
+    """What Relevo is registered as there."""
+
+    oidc_client_secret: SecretStr | None = None
+    """The secret that goes with it; None: a public client."""
+
+    oidc_scopes: str = "openid email"
+    """What is asked for, separated by spaces."""
+
+    oidc_algorithms: str = "ES256 RS256"
+    """What the provider may sign with, separated by spaces; nothing else is believed, whatever a token says."""
+
+    oidc_role_claim: str = "app_metadata.relevo_role"
+    """The claim that names the role; a dot leads into a structure."""
+
+    oidc_roles: dict[str, str] = {}
+    """Role by value of that claim; empty: its values are the roles' own names."""
+
     source: dict[str, Any] = {}
     """Where the v1 rows are and under which names; read by relevo.migration.mapping."""
 

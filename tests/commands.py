@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests import forked
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +23,13 @@ class Answered:
 def relevo(*words: str, url: str, config: Path | None = None) -> Answered:
     """Run a command to its end."""
     options = ["--json", "--database-url", url, *(["--config", str(config)] if config else [])]
-    done = subprocess.run([sys.executable, "-m", "relevo", *words, *options], capture_output=True, text=True)
-    assert "Traceback" not in done.stderr, done.stderr
-    return Answered(done.returncode, json.loads(done.stdout), done.stderr)
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        status = forked.start(*words, *options, stdout=out.fileno(), stderr=err.fileno()).wait()
+        for each in (out, err):
+            each.seek(0)
+        said, told = out.read(), err.read()
+    assert "Traceback" not in told, told
+    return Answered(status, json.loads(said), told)
 
 
 def succeeds(*words: str, url: str, config: Path | None = None) -> Any:

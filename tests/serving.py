@@ -8,8 +8,6 @@ import os
 import select
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -25,7 +23,9 @@ from relevo.clock import system_clock
 from relevo.db.pool import Database
 from relevo.migration import runner
 from relevo.migration.run import Options
+from tests import forked
 from tests.conftest import copied
+from tests.forked import Forked
 from tests.servers import Server
 
 STARTS_WITHIN_S = 30
@@ -55,7 +55,7 @@ class Served:
     """A running ``relevo serve``."""
 
     address: str
-    process: subprocess.Popen[str]
+    process: Forked
     _log: IO[str]
 
     @property
@@ -126,25 +126,19 @@ def serving(
 ) -> Iterator[Served]:
     """A running server, ended with the block."""
     with tempfile.NamedTemporaryFile("w+", suffix=".log") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "relevo", "serve", "--json", "--database-url", url, "--port", str(port)],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env={**os.environ, **(env or {})},
-        )
+        said, says = os.pipe()
+        words = ("serve", "--json", "--database-url", url, "--port", str(port))
+        process = forked.start(*words, stdout=says, stderr=log.fileno(), env={**os.environ, **(env or {})})
+        os.close(says)
         try:
-            assert process.stdout is not None
-            readable, _, _ = select.select([process.stdout], [], [], starts_within_s)
-            line = process.stdout.readline() if readable else ""
-            assert line, f"it does not start: {Path(log.name).read_text()}"
-            yield Served(json.loads(line)["address"], process, log)
+            with open(said, encoding="utf-8") as first:
+                readable, _, _ = select.select([first], [], [], starts_within_s)
+                line = first.readline() if readable else ""
+                assert line, f"it does not start: {Path(log.name).read_text()}"
+                yield Served(json.loads(line)["address"], process, log)
         finally:
-            if process.poll() is None:
-                process.kill()
+            process.kill()
             process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
 
 
 async def secrets_of_each_role(database: Database) -> dict[Role, str]:

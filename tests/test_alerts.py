@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from fractions import Fraction
+from math import comb, exp
 from types import MappingProxyType
 from typing import Any
 
@@ -15,7 +18,7 @@ from hypothesis import strategies as st
 
 from relevo.alerts import incidents, watching
 from relevo.alerts.incident import QUIET_FOR, SILENT_FOR, Open, step
-from relevo.alerts.thresholds import ENOUGH_CALLS, RULES, WINDOWS, Finding, Judgement, grade, judge
+from relevo.alerts.thresholds import ENOUGH_CALLS, RULES, WINDOWS, Finding, Judgement, chance_of, grade, judge
 from relevo.comms import outbox
 from relevo.comms.delivery import Delivery
 from relevo.comms.outcome import Channel
@@ -117,6 +120,114 @@ def test_one_error_more_is_never_better(errors: int, more: int) -> None:
     assert fewer <= worse
 
 
+# Beyond chance -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("errors", "calls", "shown"),
+    [
+        (1, 20, "healthy"),  # one of three such hours, were it 2 %
+        (2, 20, "healthy"),
+        (3, 20, "warning"),
+        (4, 20, "critical"),
+        (6, 100, "warning"),
+        (9, 100, "warning"),
+        (10, 100, "critical"),
+        (11, 499, "healthy"),
+        (11, 500, "warning"),  # of so many, the figure alone
+        (26, 500, "critical"),
+    ],
+)
+def test_what_chance_does_is_not_shown(errors: int, calls: int, shown: Judgement) -> None:
+    assert judge(ERRORS, {HOUR: counted(calls, errors)}).shown == shown
+
+
+def test_what_the_hour_hints_at_the_day_may_know() -> None:
+    windows = {WINDOWS[0]: counted(20, 1), WINDOWS[1]: counted(120, 6), WINDOWS[2]: counted(480, 19)}
+    found = judge(ERRORS, windows)
+    assert (found.judgement, found.shown, found.details["calls"]) == ("warning", "warning", 20)
+    assert judge(ERRORS, windows | {WINDOWS[0]: counted(20, 0)}).judgement == "healthy"  # it is over
+
+
+def test_an_alert_is_told_by_what_is_shown() -> None:
+    found = judge(ERRORS, {HOUR: counted(100, 6)})
+    assert (found.judgement, found.shown) == ("critical", "warning")
+    assert found.title == "Voice Agent V2: High Error Rate"
+    assert found.message == "Error rate is 6.00% (threshold: 2%), 100 calls in the last hour"
+
+
+@given(st.integers(1, 60), st.data(), st.sampled_from([Fraction(1, 50), Fraction(1, 20)]))
+def test_chances_are_exact(calls: int, data: st.DataObject, share: Fraction) -> None:
+    bad = data.draw(st.integers(0, calls))
+    exact = sum(comb(calls, n) * share**n * (1 - share) ** (calls - n) for n in range(bad, calls + 1))
+    assert chance_of(bad, calls, float(share)) == pytest.approx(float(exact), rel=1e-9)
+
+
+def opened(per_hour: int, days: int, bad: Callable[[int], float], seed: int) -> list[tuple[int, str]]:
+    """The minutes at which incidents open or worsen, and how grave, looked at every five; of calls that come by chance
+    and are bad by a chance that may change."""
+    dice = random.Random(seed)
+    sums = [(0, 0)]
+    for minute in range(days * 1440):
+        came = sum(dice.random() < per_hour / 600 for _ in range(10))
+        sums.append((sums[-1][0] + came, sums[-1][1] + sum(dice.random() < bad(minute) for _ in range(came))))
+    known: Open | None = None
+    told: list[tuple[int, str]] = []
+    for minute in range(0, len(sums), 5):
+        windows = {}
+        for length in WINDOWS:
+            begins = sums[max(0, minute - length // LOOK)]
+            windows[length] = counted(sums[minute][0] - begins[0], sums[minute][1] - begins[1])
+        found, now = judge(ERRORS, windows), NOW + minute * LOOK
+        done = step(known, found.judgement, now, found.shown)
+        if done in ("open", "worsen"):
+            known = Open("critical" if found.shown == "critical" else "warning", None)
+            told.append((minute, known.severity))
+        elif known is not None and done in ("go_on", "calm"):
+            known = Open(known.severity, None if done == "go_on" else now)
+        elif done == "resolve":
+            known = None
+    return told
+
+
+@pytest.mark.parametrize("per_hour", [3, 20, 60, 200])
+def test_a_healthy_v2_pages_nobody_in_a_week_and_rings_at_most_once(per_hour: int) -> None:
+    """At half of the warning's threshold. By the figure alone it would open some forty times a week."""
+    told = [opened(per_hour, 7, lambda _minute: 0.01, seed) for seed in range(3)]
+    assert [severity for each in told for _, severity in each if severity == "critical"] == []
+    assert sum(map(len, told)) <= 3
+
+
+@pytest.mark.parametrize(
+    ("per_hour", "share", "within"), [(3, 1.0, 180), (20, 0.3, 120), (60, 0.3, 40), (200, 0.1, 60)]
+)
+def test_no_fire_is_missed(per_hour: int, share: float, within: int) -> None:
+    """After a good day; minutes until it is critical."""
+    for seed in range(3):
+        told = opened(per_hour, 2, lambda minute: share if minute >= 1440 else 0.005, seed)
+        pages = [minute - 1440 for minute, severity in told if severity == "critical"]
+        assert pages
+        assert 0 <= pages[0] <= within
+
+
+def test_a_swinging_latency_of_a_healthy_v2_opens_nothing() -> None:
+    """Calls at a true p95 of 735 ms, sixty an hour: the hour's own is often above 800, and never shown."""
+    dice = random.Random(7)
+    calls = [735 * exp(0.3 * (dice.gauss(0, 1) - 1.645)) for _ in range(60 * 24 * 3)]
+    above, shown = 0, set()
+    for hour in range(24, 72):
+        windows = {
+            length: Health("v2", total_calls=len(took), measured_calls=len(took), latencies=Histogram.of(took))
+            for length in WINDOWS
+            for took in [calls[60 * (hour - length // HOUR) : 60 * hour]]
+        }
+        found = judge(LATENCY, windows)
+        above += found.judgement == "warning"
+        shown |= {found.shown} if found.judgement == "warning" else set()
+    assert above >= 2
+    assert shown == {"healthy"}
+
+
 # Incidents, pure ----------------------------------------------------------------------------------------------------
 
 
@@ -170,6 +281,14 @@ def test_what_swings_about_a_threshold_opens_once() -> None:
             case "resolve":
                 known = None
     assert opened == 1
+
+
+def test_only_what_is_beyond_chance_opens_and_worsens_and_it_lasts_as_long_as_the_figure_is_bad() -> None:
+    assert step(None, "critical", NOW, "healthy") == "nothing"
+    assert step(None, "critical", NOW, "warning") == "open"
+    assert step(Open("warning", None), "critical", NOW, "warning") == "go_on"
+    assert step(Open("warning", None), "critical", NOW, "critical") == "worsen"
+    assert step(Open("warning", None), "warning", NOW, "healthy") == "go_on"
 
 
 def test_no_data_heals_nothing_until_it_lasts() -> None:

@@ -198,7 +198,7 @@ TOLD_ELSEWHERE = {
 }
 GROUPS_TOLD_ELSEWHERE = {
     *("alerts", "breakers", "checklist", "cleanup", "complaints", "flags", "metrics", "notify", "nps", "report"),
-    *("rollout", "simulate", "templates", "tokens", "vapi"),
+    *("rollout", "sessions", "simulate", "templates", "tokens", "vapi"),
 }
 
 

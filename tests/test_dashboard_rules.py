@@ -11,6 +11,7 @@ from typing import cast, get_args
 
 import pytest
 
+from relevo.access import refusals
 from relevo.access.roles import Role
 from relevo.alerts import thresholds, watching
 from relevo.dashboard import (
@@ -61,6 +62,8 @@ NEEDED: dict[tuple[str, str], Role | None] = {
     ("GET", "/live"): Role.VIEWER,
     ("GET", "/sign-in"): None,
     ("POST", "/sign-in"): None,
+    ("GET", "/sign-in/provider"): None,
+    ("GET", "/sign-in/callback"): None,
     ("POST", "/sign-out"): None,
     ("POST", "/preferences"): None,
     ("POST", "/sessions/end"): Role.ADMIN,
@@ -182,7 +185,7 @@ def test_every_reason_of_ours_is_told_in_spanish() -> None:
     said |= {
         f"Error rate is 7.00% (threshold: 5%), 20 calls in {thresholds._words(each)}" for each in thresholds.WINDOWS
     }
-    said |= {*hanging._ACTIONS.values()}
+    said |= {*hanging._ACTIONS.values(), *refusals.WORDS}
     for file in ("rollout/controller.py", "rollout/state.py"):
         said |= told_by_itself(file)
     assert {words for words in said if wording.retold("es", sample(words)) == sample(words)} == set()

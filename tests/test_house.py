@@ -52,6 +52,7 @@ TIME_AND_CHANCE = {
     ("access/tokens.py", "secrets.token_hex"): "a token is chance and nothing else",
     ("access/sessions.py", "secrets.token_urlsafe"): "so is the cookie of a session",
     ("access/sessions.py", "secrets.token_hex"): "names a session to people",
+    ("access/provider.py", "secrets.token_urlsafe"): "and what a sign-in elsewhere is known by",
     ("clock.py", "time.monotonic"): "a compressed clock is read off the one that nobody sets back",
     ("cli/simulate.py", "random.Random"): "dice with the seed that was handed in",
     ("cli/checklist.py", "secrets.token_hex"): "names a test call, so that no other has its id",

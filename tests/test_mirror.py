@@ -332,12 +332,24 @@ async def test_what_changed_behind_its_back_is_found_by_itself_while_relevo_serv
     config = await some_config(mirrored)
     await behind(mirrored, "UPDATE public.voice_agent_config SET phone_number_id = 'b' WHERE id = %s", (config,))
     state = "SELECT state FROM relevo.verifications WHERE config_id = %s"
-    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(120), asyncio.TaskGroup() as group:
         task = group.create_task(keeping.keep_verified(mirrored, DEFAULT, lambda: LATER, every_s=0.01))
         while await value(mirrored, state, (config,)) == "matched":
             pass
         task.cancel()
     assert await value(mirrored, state, (config,)) == "drifted"
+
+
+@pytest.mark.parametrize(
+    "reader", ["relevo.v1_configurations() AS c WHERE c.id = '{}'", "relevo.v1_by_id(ARRAY['{}'::uuid])"]
+)
+async def test_what_is_asked_of_v1_is_found_by_its_index(mirrored: Database, reader: str) -> None:
+    config = await some_config(mirrored)
+    async with mirrored.transaction() as connection:
+        await connection.execute("SET LOCAL enable_seqscan = off")  # a table of ninety rows is read faster whole
+        explained = await connection.execute(f"EXPLAIN SELECT FROM {reader.format(config)}".encode())
+        plan = "\n".join(line for each in await explained.fetchall() for line in each.values())
+    assert "voice_agent_config_pkey" in plan
 
 
 async def test_waiting_for_a_lock_is_told_as_an_event_and_nowhere_else(capfd: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +120,34 @@ def test_an_interval_holds_its_score(promoters: int, passives: int, detractors: 
         assert promoters + passives + detractors == 0
         return
     assert -100 <= found.interval.low <= found.value <= found.interval.high <= 100
+
+
+@pytest.mark.parametrize("answers", [12, 40])
+@pytest.mark.parametrize("shares", [(0.5, 0.3, 0.2), (0.2, 0.2, 0.6), (0.7, 0.25, 0.05), (0.1, 0.8, 0.1)])
+def test_intervals_hold_the_truth_as_often_as_they_say(answers: int, shares: tuple[float, float, float]) -> None:
+    """Over every way so many answers can fall, each by its exact chance: in about 95 % the interval holds what all
+    clients together would have answered; one too narrow holds it less often, one too wide nearly always."""
+    promoters, passives, detractors = shares
+    truth, held = 100 * (promoters - detractors), 0.0
+    for up in range(answers + 1):
+        for down in range(answers - up + 1):
+            between = answers - up - down
+            found = nps.score(up, between, down).interval
+            assert found is not None
+            if found.low <= truth <= found.high:
+                ways = comb(answers, up) * comb(answers - up, down)
+                held += ways * promoters**up * passives**between * detractors**down
+    assert 0.925 <= held <= (0.985 if answers == 40 else 0.997)
+
+
+@pytest.mark.parametrize(
+    ("promoters", "passives", "detractors", "low", "high"),
+    [(70, 20, 10, 45.27, 71.24), (3, 0, 0, -6.58, 100.0), (0, 0, 3, -100.0, 6.58), (5, 5, 5, -36.93, 36.93)],
+)
+def test_intervals_are_those_of_the_method(
+    promoters: int, passives: int, detractors: int, low: float, high: float
+) -> None:
+    found = nps.score(promoters, passives, detractors).interval
+    assert found is not None
+    assert found.low == pytest.approx(low, abs=0.005)
+    assert found.high == pytest.approx(high, abs=0.005)

@@ -15,16 +15,18 @@ import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relevo.comms import delivery as delivery_module
 from relevo.comms import outbox, wire
 from relevo.comms.delivery import Delivery
-from relevo.comms.email import Email, recipient_of, sender_of, server_of
+from relevo.comms.email import CONNECTIONS, Email, recipient_of, sender_of, server_of
 from relevo.comms.message import Message, Said
-from relevo.comms.outcome import Channel, Delivered, Outcome
+from relevo.comms.outcome import Channel, Delivered, NotNow, Outcome
 from relevo.comms.pagerduty import PagerDuty, dedup_key, event
 from relevo.comms.patience import LONGEST_S, pause_s
 from relevo.comms.slack import Slack
 from relevo.comms.texts import shipped
 from relevo.db.pool import Database
+from relevo.db.statements import statement
 from relevo.errors import ConfigurationError
 from tests.conftest import NOW, change, rows, value
 from tests.wires import Postbox, hook, postbox
@@ -96,8 +98,8 @@ def deliver(database: Database, channel: Channel, clock: Hands) -> Delivery:
 async def all_due(delivery: Delivery) -> int:
     """Deliver until there is nothing due; how many attempts."""
     attempts = 0
-    while await delivery.deliver_next():
-        attempts += 1
+    while tried := await delivery.deliver_due():
+        attempts += tried
     return attempts
 
 
@@ -313,6 +315,7 @@ async def test_who_stops_finishes_what_is_under_way(ready: Database, clock: Hand
 
     class Slow:
         name = "slack"
+        at_once = 1
         closed = False
 
         async def send(self, _message: Message) -> Outcome:
@@ -395,10 +398,23 @@ async def test_an_address_that_is_refused_is_dead_and_one_that_is_busy_is_not(re
     assert "550" in await value(ready, "SELECT last_error FROM relevo.outbox WHERE dedup_key = 'gone'")
 
 
+async def say_to_many(database: Database, count: int) -> None:
+    await change(
+        database,
+        """INSERT INTO relevo.outbox (dedup_key, channel, notice, tenant_id, recipient, variables, created_at, due_at)
+           SELECT n::text, 'email', 'client_before', n::text, 'c' || n || '@example.mx',
+                  '{"client_name": "Negocio", "vertical": "dental", "time_zone": null, "at": null}', %s, %s
+           FROM generate_series(1, %s) AS n""",
+        (NOW, NOW, count),
+    )
+
+
 async def test_mail_survives_an_hour_without_its_server(ready: Database, clock: Hands) -> None:
-    for number in range(50):
-        await say(ready, str(number), "email", recipient=f"c{number}@example.mx")
-    async with postbox() as box:
+    """When it is back all is sent, but for addresses that it does not take; they keep nobody waiting."""
+    await say_to_many(ready, 100)
+    await change(ready, "UPDATE relevo.outbox SET recipient = 'ñ@example.mx' WHERE dedup_key = '7'")
+    await change(ready, "UPDATE relevo.outbox SET recipient = 'ana@ñandú.mx' WHERE dedup_key = '8'")
+    async with postbox(Postbox(refuses={"c1@example.mx": "550 5.1.1 unknown"})) as box:
         port = box.port
     channel = mailer(box.url)
     delivery, attempts = deliver(ready, channel, clock), 0
@@ -411,9 +427,100 @@ async def test_mail_survives_an_hour_without_its_server(ready: Database, clock: 
             await all_due(delivery)
             clock.on(minutes=1)
         await channel.close()
-    assert len(box.got) == 50
-    assert len({mail["To"] for mail in box.got}) == 50
-    assert box.sessions <= 3  # on one connection
+    assert len(box.got) == len({mail["To"] for mail in box.got}) == 98
+    assert box.sessions <= CONNECTIONS + 1  # they are kept
+    assert {key for key, (state, _) in (await states(ready)).items() if state != "sent"} == {"1", "7"}
+    dead = await rows(ready, "SELECT last_error FROM relevo.outbox WHERE state = 'dead' ORDER BY id")
+    assert ["550" in row["last_error"] for row in dead] == [True, False]
+    assert "is no e-mail address" in dead[1]["last_error"]
+    assert "ana@xn--and-6ma2c.mx" in {mail["To"] for mail in box.got}
+
+
+class Counted:
+    """A channel that holds what it is given until it may end, and counts how many that are."""
+
+    name = "email"
+    at_once = 3
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        self.held = self.most = self.asked = 0
+        self.full, self.begun = asyncio.Event(), asyncio.Event()
+
+    async def send(self, message: Message) -> Outcome:
+        self.asked += 1
+        if message.dedup_key == "1":  # by which it finds out that the channel is there
+            return Delivered()
+        self.held += 1
+        self.begun.set()
+        self.most = max(self.most, self.held)
+        if self.held == self.at_once:
+            self.full.set()
+        await self.full.wait()
+        self.held -= 1
+        return self.outcome
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+async def test_some_are_on_their_way_at_a_time(ready: Database, clock: Hands) -> None:
+    await say_to_many(ready, 20)
+    channel = Counted(Delivered())
+    assert await deliver(ready, channel, clock).deliver_due() == 20
+    assert (channel.asked, channel.most) == (20, 3)
+
+
+async def test_those_that_fail_together_are_one_failure_and_one_finds_out_whether_it_is_over(
+    ready: Database, clock: Hands
+) -> None:
+    await say_to_many(ready, 20)
+    channel = Counted(NotNow("away"))
+    delivery = deliver(ready, channel, clock)
+    assert await delivery.deliver_due() == 4  # the first, and three together
+    clock.on(seconds=2)  # the pause after one failure; after three it would be four times as long
+    channel.outcome, channel.full, channel.begun = NotNow("still away"), asyncio.Event(), asyncio.Event()
+    alone, begun = asyncio.create_task(delivery.deliver_due()), asyncio.create_task(channel.begun.wait())
+    await asyncio.wait({alone, begun}, return_when=asyncio.FIRST_COMPLETED)
+    assert channel.held == 1
+    assert [await delivery.deliver_next() for _ in range(3)] == [False] * 3
+    channel.full.set()
+    assert await alone == 1
+
+
+async def test_a_late_answer_is_not_taken_for_anothers(
+    ready: Database, clock: Hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first mail's answer comes when its time is over; by then another mail would be on that connection."""
+    monkeypatch.setattr(delivery_module, "SENDS_WITHIN_S", 0.3)
+    await say_to_many(ready, 2)
+    async with postbox(Postbox(stuck=asyncio.Event(), refuses={"c2@example.mx": "550 unknown"})) as box:
+        delivery, stuck = deliver(ready, mailer(box.url), clock), box.stuck
+        assert stuck is not None
+        assert await delivery.deliver_next()
+        asyncio.get_running_loop().call_later(0.1, stuck.set)  # when the next mail has begun
+        clock.on(seconds=2)
+        assert await all_due(delivery) == 2
+    assert await states(ready) == {"1": ("sent", 2), "2": ("dead", 1)}
+    assert [mail["To"] for mail in box.got] == ["c1@example.mx"]
+
+
+async def test_finding_the_next_of_ten_thousand_costs_no_more_than_of_ten(ready: Database, clock: Hands) -> None:
+    async def pages() -> int:
+        explained = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement("comms", "take").as_string()
+        values = {"channel": "email", "now": clock()}
+        async with ready.transaction() as connection:
+            (found,) = (await (await connection.execute(explained.encode(), values)).fetchall())[0].values()
+        return int(found[0]["Plan"]["Shared Hit Blocks"] + found[0]["Plan"]["Shared Read Blocks"])
+
+    await say_to_many(ready, 10)
+    few = await pages()
+    await change(ready, "DELETE FROM relevo.outbox")
+    await say_to_many(ready, 10_000)
+    assert await pages() <= few + 10
+    await change(ready, "UPDATE relevo.outbox SET state = 'sent', settled_at = now() WHERE id % 10000 < 5000")
+    await pages()  # who comes by first clears away what is gone
+    assert await pages() <= few + 30
 
 
 async def test_a_mail_that_is_sent_again_is_known_as_the_same(ready: Database, clock: Hands) -> None:

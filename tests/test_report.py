@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import re
 from datetime import datetime, timedelta
@@ -20,6 +21,7 @@ from relevo.migration.mapping import DEFAULT
 from relevo.report import reading, telling
 from relevo.report.comparison import METRICS, Figure, Period, compare, rate
 from relevo.report.reading import V1, Report
+from tests.browser import CHROMIUM, browsing
 from tests.commands import relevo, succeeds
 from tests.conftest import NOW, change, rows
 from tests.recorded import reported, say
@@ -175,6 +177,23 @@ async def test_trades_add_up_to_the_whole(sampled: Database) -> None:
             assert parts == report.overall[number].after.of
     calls = [sum(each[2].before.of for each in report.by_vertical.values())]
     assert calls == [report.before.health.total_calls]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
+async def test_the_page_fits_a_phone_and_paper_without_a_script(sampled: Database, tmp_path: Path) -> None:
+    """Nothing is wider than the screen; a printed trade stays on one sheet, with its heading."""
+    page = tmp_path / "report.html"
+    page.write_text(telling.page(await settled(sampled), 250.0), encoding="utf-8")
+    assert "<script" not in page.read_text(encoding="utf-8")
+    async with browsing() as tab:
+        for width in (360, 768, 1200):
+            await tab.size(width, 900)
+            await tab.open(page.as_uri())
+            assert await tab.run("document.documentElement.scrollWidth") <= width
+        await tab.send("Emulation.setEmulatedMedia", media="print")
+        assert await tab.run("getComputedStyle(document.querySelector('section')).breakInside") == "avoid"
+        printed = await tab.send("Page.printToPDF")
+    assert base64.b64decode(printed["data"]).startswith(b"%PDF")
 
 
 async def test_the_page_needs_nothing_else_and_hides_nothing(sampled: Database) -> None:

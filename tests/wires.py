@@ -61,21 +61,29 @@ async def hook(**how: Any) -> AsyncIterator[Hook]:
 
 @dataclass(slots=True)
 class Postbox:
-    """A mail server's inbox. ``refuses``: address to the answer at RCPT TO; ``busy``: answers at DATA, one a mail."""
+    """A mail server's inbox. ``refuses``: address to the answer at RCPT TO; ``busy``: answers at DATA, one a mail;
+    ``stuck``: at the next mail it waits for that event, once."""
 
     port: int = 0
     refuses: dict[str, str] = field(default_factory=dict)
     busy: list[str] = field(default_factory=list)
+    stuck: asyncio.Event | None = None
     got: list[EmailMessage] = field(default_factory=list)
     sessions: int = 0
+    _more: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def reached(self, count: int) -> None:
+        """Wait until so many mails have come."""
+        async with self._more:
+            await self._more.wait_for(lambda: len(self.got) >= count)
 
     async def handle_EHLO(
         self, _server: SMTP, session: Session, _envelope: Envelope, hostname: str, responses: list[str]
     ) -> list[str]:
-        """Count connections."""
+        """Count connections; letters beyond ASCII are not taken, as by many servers."""
         self.sessions += 1
         session.host_name = hostname
-        return responses
+        return [each for each in responses if "SMTPUTF8" not in each]
 
     async def handle_RCPT(
         self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
@@ -88,10 +96,16 @@ class Postbox:
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:
         """Take a mail."""
+        if self.stuck is not None:
+            stuck, self.stuck = self.stuck, None
+            await stuck.wait()
+            return "250 OK, at last"
         if self.busy:
             return self.busy.pop(0)
         raw = cast(bytes, envelope.content)
-        self.got.append(message_from_bytes(raw, policy=policy.default))
+        async with self._more:
+            self.got.append(message_from_bytes(raw, policy=policy.default))
+            self._more.notify_all()
         return "250 OK"
 
     @property

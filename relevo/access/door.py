@@ -34,15 +34,26 @@ class Door:
             raise Unauthorized("this needs a token", fix=_FIX)
         caller = await self._keyring.caller(presented)
         if caller is None:
-            wait_s = self._guesses.wrong(address, asyncio.get_running_loop().time())
-            if wait_s is not None:
-                raise TooManyGuesses(math.ceil(wait_s))
+            self.count_wrong(address)
             raise Unauthorized("the token is unknown, revoked or expired", fix=_FIX)
         if caller.role < needed:
             raise Forbidden(
                 f"a token of role {caller.role.label} may not do this", fix=f"use a token of role {needed.label}"
             )
         return caller
+
+    def count_wrong(self, address: str) -> None:
+        """Count a wrong attempt of an address. Raises TooManyGuesses where it made too many."""
+        _refuse(self._guesses.wrong(address, asyncio.get_running_loop().time()))
+
+    def refuse_impatient(self, address: str) -> None:
+        """For what costs us more than a look at a token: raises TooManyGuesses where the address has to wait."""
+        _refuse(self._guesses.waits(address, asyncio.get_running_loop().time()))
+
+
+def _refuse(wait_s: float | None) -> None:
+    if wait_s is not None:
+        raise TooManyGuesses(math.ceil(wait_s))
 
 
 def _presented(headers: Headers) -> str | None:

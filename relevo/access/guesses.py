@@ -1,4 +1,4 @@
-"""How many wrong tokens one address may present before it has to wait. Pure: the moment is handed in.
+"""How many wrong attempts one address may make before it has to wait. Pure: the moment is handed in.
 
 Guessing 192 bits is hopeless with or without this; it keeps a misconfigured client, or a scanner, from filling logs
 and from asking the database again and again whether its token is new. A right token is never made to wait.
@@ -21,15 +21,24 @@ class Guesses:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens left, as of
 
     def wrong(self, address: str, now_s: float) -> float | None:
-        """Count a wrong token; returns the seconds until another is looked at, None while there is room."""
+        """Count a wrong one; returns the seconds until another is looked at, None while there is room."""
         place = _network(address)
-        left, since = self._buckets.pop(place, (float(BURST), now_s))
-        left = min(float(BURST), left + (now_s - since) / EVERY_S)
+        left = self._left(place, now_s)
         allowed = left >= 1
+        self._buckets.pop(place, None)
         self._buckets[place] = (left - 1 if allowed else left, now_s)
         if len(self._buckets) > _ADDRESSES:
             self._buckets.popitem(last=False)
         return None if allowed else (1 - left) * EVERY_S
+
+    def waits(self, address: str, now_s: float) -> float | None:
+        """The seconds until another is looked at, without counting one; None while there is room."""
+        left = self._left(_network(address), now_s)
+        return None if left >= 1 else (1 - left) * EVERY_S
+
+    def _left(self, place: str, now_s: float) -> float:
+        left, since = self._buckets.get(place, (float(BURST), now_s))
+        return min(float(BURST), left + (now_s - since) / EVERY_S)
 
 
 def _network(address: str) -> str:

@@ -31,16 +31,17 @@ _NOTE_USE_EVERY_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who presented a token."""
+    """Who presented a token, or is vouched for by an identity provider."""
 
-    token_id: str
+    id: str  # of the token; of a person, the one that the provider never gives to anybody else ("sub")
     name: str | None
     role: Role
+    issuer: str | None = None  # the provider; None: it was a token
 
     @property
     def actor(self) -> str:
         """As the audit log names them."""
-        return f"token {self.token_id}" + (f" ({self.name})" if self.name else "")
+        return f"{'person' if self.issuer else 'token'} {self.id}" + (f" ({self.name})" if self.name else "")
 
 
 @dataclass(frozen=True, slots=True)

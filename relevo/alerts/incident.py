@@ -24,12 +24,15 @@ class Open:
     quiet_since: datetime | None  # None: the last look found something wrong
 
 
-def step(known: Open | None, judgement: Judgement, now: datetime) -> Step:
-    """What to do. Severity only rises while it lasts; no data neither opens nor heals at once."""
+def step(known: Open | None, judgement: Judgement, now: datetime, shown: Judgement | None = None) -> Step:
+    """What to do. ``shown``: how grave it is beyond chance; None: as judged. Only that opens and worsens; but what is
+    open is over only when it is judged healthy. Severity only rises while it lasts; no data neither opens nor heals at
+    once."""
     wrong = judgement in ("warning", "critical")
+    beyond_chance = shown or judgement
     if known is None:
-        return "open" if wrong else "nothing"
-    if judgement == "critical" and known.severity == "warning":
+        return "open" if beyond_chance in ("warning", "critical") else "nothing"
+    if beyond_chance == "critical" and known.severity == "warning":
         return "worsen"
     if wrong:
         return "go_on"

@@ -50,11 +50,12 @@ async def note(connection: Connection, finding: Finding, now: datetime) -> Step:
     """Take a look's finding down, and tell what is new of it; returns what was done."""
     row = await first(connection, statement("alerts", "open_incident"), {"cause": finding.cause})
     known = None if row is None else Incident(**row)
-    chosen = step(None if known is None else Open(known.severity, known.quiet_since), finding.judgement, now)
+    before = None if known is None else Open(known.severity, known.quiet_since)
+    chosen = step(before, finding.judgement, now, finding.shown)
     values: dict[str, Any] = {
         "id": None if known is None else known.id,
         "cause": finding.cause,
-        "severity": finding.judgement,
+        "severity": finding.shown or finding.judgement,
         "title": finding.title,
         "message": finding.message,
         "action": finding.action,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from math import exp, lgamma, log, log1p
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -18,6 +19,12 @@ WINDOWS = (HOUR, 6 * HOUR, 24 * HOUR)
 """A rate is judged on the shortest of these that holds enough calls: a canary sees a dozen in eight hours."""
 ENOUGH_CALLS = 20
 """Of fewer, one bad call would be a catastrophe."""
+ENOUGH_ALONE = 500
+"""Of so many, the figure alone is evidence: at half of a threshold it passes that by chance about once in a hundred."""
+CHANCE: Mapping[Severity, float] = MappingProxyType({"warning": 0.02, "critical": 0.05})
+"""Of fewer, how unlikely so many bad calls must be, were v2 just as bad as the threshold; what is critical lies farther
+from what is healthy, and may be believed sooner."""
+SLOW_SHARE = 0.05  # of calls, above a 95th percentile
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,8 @@ class Rule:
     titles: Mapping[Severity, str]
     says: str  # with value and threshold
     actions: Mapping[Severity, str]
+    # Bad calls, all of them, and the share of bad ones that a threshold allows; None: no chance is in it.
+    counts: Callable[[Health, float], tuple[int, int, float]] | None = None
 
 
 def _titles(warning: str, critical: str) -> Mapping[Severity, str]:
@@ -51,6 +60,7 @@ RULES = (
         _titles("High Error Rate", "Critical Error Rate"),
         "Error rate is {value:.2%} (threshold: {threshold:.0%})",
         _ROLLBACK,
+        lambda health, threshold: (health.errors, health.total_calls, threshold),
     ),
     Rule(
         "v2.p95_latency",
@@ -62,6 +72,7 @@ RULES = (
         _titles("High Latency", "Critical Latency"),
         "p95 latency is {value:.0f}ms (threshold: {threshold:.0f}ms)",
         _ROLLBACK,
+        lambda health, threshold: (health.latencies.slower_than(threshold), health.latencies.total, SLOW_SHARE),
     ),
     Rule(
         "v2.breaker_opens",
@@ -87,6 +98,7 @@ class Finding:
     message: str = ""
     action: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    shown: Judgement | None = None  # as far as the counts show it, and not only the figure; None: as far as judged
 
 
 def grade(rule: Rule, value: float | None) -> Judgement:
@@ -112,13 +124,38 @@ def judge(rule: Rule, windows: Mapping[timedelta, Health]) -> Finding:
         details["calls"] = getattr(health, rule.basis)
     if judgement in ("healthy", "unknown") or value is None:
         return Finding(rule.cause, judgement, details=details)
-    severity: Severity = "critical" if judgement == "critical" else "warning"
+    shown = _shown(rule, judgement, [each for size, each in windows.items() if size >= length])
+    severity: Severity = "critical" if (judgement if shown == "healthy" else shown) == "critical" else "warning"
     threshold = rule.critical if severity == "critical" else rule.warning
     message = rule.says.format(value=value, threshold=threshold)
     if rule.basis:
         message += f", {details['calls']:,} calls in {_words(length)}"
     details["threshold"] = threshold
-    return Finding(rule.cause, severity, rule.titles[severity], message, rule.actions.get(severity), details)
+    return Finding(rule.cause, judgement, rule.titles[severity], message, rule.actions.get(severity), details, shown)
+
+
+def chance_of(bad: int, of: int, share: float) -> float:
+    """How likely so many bad calls or more are, where each is one by a chance of ``share`` (0..1, neither end)."""
+
+    def term(count: int) -> float:
+        ways = lgamma(of + 1) - lgamma(count + 1) - lgamma(of - count + 1)
+        return exp(ways + count * log(share) + (of - count) * log1p(-share))
+
+    return min(1.0, sum(term(count) for count in range(bad, of + 1)))
+
+
+def _shown(rule: Rule, judgement: Judgement, windows: list[Health]) -> Judgement:
+    """The gravest that any of the windows shows of what was judged: what the last hour hints at, the day may know."""
+    if rule.counts is None:
+        return judgement
+    severities: tuple[Severity, ...] = ("critical", "warning") if judgement == "critical" else ("warning",)
+    for severity in severities:
+        threshold = rule.critical if severity == "critical" else rule.warning
+        for health in windows:
+            bad, of, share = rule.counts(health, threshold)
+            if bad > share * of and (of >= ENOUGH_ALONE or chance_of(bad, of, share) <= CHANCE[severity]):
+                return severity
+    return "healthy"
 
 
 def _chosen(rule: Rule, windows: Mapping[timedelta, Health]) -> tuple[timedelta, Health] | None:

@@ -12,7 +12,7 @@ import psycopg
 
 from relevo.alerts import incidents
 from relevo.alerts.incident import Step
-from relevo.alerts.thresholds import ENOUGH_CALLS, RULES, WINDOWS, Finding, judge
+from relevo.alerts.thresholds import ENOUGH_ALONE, RULES, WINDOWS, Finding, judge
 from relevo.clock import Clock
 from relevo.db.lease import Lease, lease
 from relevo.db.pool import Connection, Database, one
@@ -70,10 +70,10 @@ async def keep_watching(database: Database, clock: Clock, *, every_s: float = EV
 
 
 async def _windows(connection: Connection, now: datetime) -> dict[timedelta, Health]:
-    """v2's figures of the last hour, and of longer ones only as long as there are too few calls to tell."""
+    """v2's figures of the last hour, and of longer ones only as long as there are too few calls to be sure."""
     read: dict[timedelta, Health] = {}
     for length in WINDOWS:
         read[length] = (await health(connection, Window.last(length, now)))["v2"]
-        if min(read[length].total_calls, read[length].measured_calls) >= ENOUGH_CALLS:
+        if min(read[length].total_calls, read[length].measured_calls) >= ENOUGH_ALONE:
             break
     return read

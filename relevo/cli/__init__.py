@@ -8,37 +8,11 @@ import sys
 from typing import Any
 from uuid import UUID
 
+import structlog
 from cyclopts import App, CycloptsError
 from psycopg import Error as PostgresError
 
 from relevo import __version__
-from relevo.cli import (
-    alerts,
-    answer,
-    backups,
-    breakers,
-    checklist,
-    cleanup,
-    complaints,
-    db,
-    demo,
-    flags,
-    metrics,
-    mirror,
-    move,
-    notify,
-    nps,
-    report,
-    review,
-    rollback,
-    rollout,
-    sample,
-    serve,
-    simulate,
-    status,
-    tokens,
-    vapi,
-)
 from relevo.cli.frame import ERR, OUT, Answer
 from relevo.errors import RelevoError
 
@@ -53,39 +27,49 @@ app = App(
     print_error=False,
     suppress_keyboard_interrupt=False,
 )
-for module in (
-    db,
-    sample,
-    move,
-    mirror,
-    review,
-    status,
-    answer,
-    flags,
-    backups,
-    rollback,
-    rollout,
-    tokens,
-    serve,
-    vapi,
-    breakers,
-    complaints,
-    metrics,
-    alerts,
-    notify,
-    report,
-    nps,
-    simulate,
-    checklist,
-    cleanup,
-    demo,
-):
-    module.register(app)
+# Where each command is. It is loaded when it is typed: all of them at once take seconds.
+COMMANDS = {
+    "db": "relevo.cli.db:app",
+    "sample": "relevo.cli.sample:app",
+    "preflight": "relevo.cli.move:preflight",
+    "migrate": "relevo.cli.move:migrate",
+    "verify": "relevo.cli.move:verify",
+    "explain": "relevo.cli.move:explain",
+    "mirror": "relevo.cli.mirror:app",
+    "review": "relevo.cli.review:review",
+    "quarantine": "relevo.cli.review:app",
+    "status": "relevo.cli.status:status",
+    "why": "relevo.cli.status:why",
+    "answer": "relevo.cli.answer:answer",
+    "templates": "relevo.cli.answer:app",
+    "flags": "relevo.cli.flags:app",
+    "backups": "relevo.cli.backups:app",
+    "rollback": "relevo.cli.rollback:rollback",
+    "rollout": "relevo.cli.rollout:app",
+    "tokens": "relevo.cli.tokens:app",
+    "sessions": "relevo.cli.sessions:app",
+    "serve": "relevo.cli.serve:serve",
+    "vapi": "relevo.cli.vapi:app",
+    "breakers": "relevo.cli.breakers:app",
+    "complaints": "relevo.cli.complaints:app",
+    "metrics": "relevo.cli.metrics:app",
+    "alerts": "relevo.cli.alerts:app",
+    "notify": "relevo.cli.notify:app",
+    "report": "relevo.cli.report:report",
+    "nps": "relevo.cli.nps:app",
+    "simulate": "relevo.cli.simulate:app",
+    "checklist": "relevo.cli.checklist:app",
+    "cleanup": "relevo.cli.cleanup:cleanup",
+    "demo": "relevo.cli.demo:demo",
+}
+for name, place in COMMANDS.items():
+    app.command(place, name=name)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The entry point of ``relevo`` and ``python -m relevo``."""
     words = sys.argv[1:] if arguments is None else arguments
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # standard output is the answer's
     try:
         status = _run(words)
         sys.stdout.flush()
@@ -100,6 +84,9 @@ def _run(words: list[str]) -> int:
     as_json = "--json" in words
     if not _is_text(" ".join(words)):
         return _fail(as_json, "UsageError", "an argument is not UTF-8", "write it as UTF-8", 2)
+    if words[:1] in ([], ["--help"], ["-h"]):
+        for each in COMMANDS:
+            app[each]  # the list shows what each says of itself
     try:
         answer = app(words)
     except RelevoError as error:

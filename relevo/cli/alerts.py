@@ -18,11 +18,6 @@ from relevo.db import migrations
 app = App(name="alerts", help="What is wrong now, and who is at it.")
 
 
-def register(parent: App) -> None:
-    """Hang these commands under the main one."""
-    parent.command(app)
-
-
 @app.command(name="list")
 async def list_alerts(
     *,

@@ -23,12 +23,6 @@ app = App(name="templates", help="The texts that v2 speaks by.")
 _LOST, _RETOLD, _ADDED = "red", "yellow", "green"
 
 
-def register(parent: App) -> None:
-    """Hang these commands under the main one."""
-    parent.command(answer)
-    parent.command(app)
-
-
 async def answer(tenant: str, *, common: Common = ORDINARY) -> Answer:
     """What v1 and v2 would say to a caller, side by side.
 

@@ -21,11 +21,6 @@ from relevo.migration.steps.difference import Difference
 app = App(name="backups", help="Snapshots of the affected tables, and the way back to them.")
 
 
-def register(parent: App) -> None:
-    """Hang these commands under the main one."""
-    parent.command(app)
-
-
 @app.command(name="list")
 async def list_backups(*, common: Common = ORDINARY) -> Answer:
     """All backups, newest first."""

@@ -23,11 +23,6 @@ Upstream = Annotated[str, Parameter(help="As list names it; default: the built-i
 BUILT_IN = "built in"
 
 
-def register(parent: App) -> None:
-    """Hang these commands under the main one."""
-    parent.command(app)
-
-
 @app.command(name="list")
 async def list_breakers(*, common: Common = ORDINARY) -> Answer:
     """Each breaker's state, what it counted in its present window, and who changed it last."""

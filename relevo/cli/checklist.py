@@ -27,11 +27,6 @@ app = App(name="checklist", help="What is left to do once everybody is on v2.")
 _COLOURS = {"done": "green", "failing": "red", "open": ""}
 
 
-def register(parent: App) -> None:
-    """Hang these commands under the main one."""
-    parent.command(app)
-
-
 @app.default
 async def checklist(*, common: Common = ORDINARY) -> Answer:
     """Every item of the checklist: day 1, week 1, week 4. What Relevo can check it checks and ticks. Exit status 1

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -21,11 +21,6 @@ from relevo.errors import UsageError
 from relevo.migration.runs import Who
 
 _LONGEST_DAYS = 3650
-
-
-def register(parent: App) -> None:
-    """Hang this command under the main one."""
-    parent.command(cleanup)
 
 
 async def cleanup(

@@ -19,11 +19,6 @@ from relevo.tenants.answer import tenant_of
 app = App(name="complaints", help="What users say went wrong.")
 
 
-def register(parent: App) -> None:
-    """Hang these commands under the main one."""
-    parent.command(app)
-
-
 @app.command
 async def add(
     tenant: str,

@@ -20,11 +20,6 @@ from relevo.migration import leaving, source
 app = App(name="db", help="Relevo's schema, and the embedded PostgreSQL.")
 
 
-def register(parent: App) -> None:
-    """Hang these commands under the main one."""
-    parent.command(app)
-
-
 @app.command
 async def up(*, common: Common = ORDINARY) -> Answer:
     """Apply Relevo's schema. Safe to run again, and from two places at once."""

@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from rich.console import Console, ConsoleRenderable, Group
 from rich.text import Text
 
@@ -42,11 +42,6 @@ STORY: tuple[Step, ...] = (
     ("Are both sides in step?", lambda common: mirror.status(common=common)),
 )
 USUAL = "healthy"
-
-
-def register(parent: App) -> None:
-    """Hang this command under the main one."""
-    parent.command(demo)
 
 
 async def demo(

@@ -23,11 +23,6 @@ SHOWN = 10  # of each list, to a person
 app = App(name="flags", help="The flag voice_agent_v2: who is on v2.")
 
 
-def register(parent: App) -> None:
-    """Hang these commands under the main one."""
-    parent.command(app)
-
-
 def _percentage(_type: type, tokens: Sequence[Token]) -> int:
     written = tokens[0].value
     if not re.fullmatch(r"\d{1,3}", written, re.ASCII) or int(written) > 100:

@@ -27,11 +27,6 @@ _LONGEST = timedelta(days=3660)
 _Window = Annotated[str, Parameter(name="--window", help="Up to now: 60m, 24h, 30d.")]
 
 
-def register(parent: App) -> None:
-    """Hang these commands under the main one."""
-    parent.command(app)
-
-
 @app.command
 async def show(
     *,

@@ -17,11 +17,6 @@ from relevo.migration.runs import Who
 app = App(name="mirror", help="Dual write between v1 and v2.")
 
 
-def register(parent: App) -> None:
-    """Hang these commands under the main one."""
-    parent.command(app)
-
-
 @app.command
 async def status(*, common: Common = ORDINARY) -> Answer:
     """Whether dual write is on, what waits for repair, which fields both sides wrote. Exit status 1 when it is off or

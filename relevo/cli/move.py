@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 from uuid import UUID
 
-from cyclopts import App, Parameter, validators
+from cyclopts import Parameter, validators
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -35,12 +35,6 @@ def _within(most: int) -> Parameter:
 
 
 _COLOURS = {"blocker": "red", "warning": "yellow", "notice": "cyan"}
-
-
-def register(parent: App) -> None:
-    """Hang these commands under the main one."""
-    for command in (preflight, migrate, verify, explain):
-        parent.command(command)
 
 
 async def preflight(*, propose: Path | None = None, tenant_ids: TenantIds = None, common: Common = ORDINARY) -> Answer:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import shutil
 import webbrowser
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -26,16 +28,12 @@ from relevo.comms.outcome import Channel
 from relevo.db import migrations
 from relevo.db.pool import Database
 from relevo.errors import UsageError
+from relevo.events import Progress, Sink, StepFinished
 from relevo.rollout.telling import tell_status
 
 app = App(name="notify", help="What clients and the team are told.")
 
 _SHOWN = 20
-
-
-def register(parent: App) -> None:
-    """Hang these commands under the main one."""
-    parent.command(app)
 
 
 @app.command
@@ -101,8 +99,13 @@ async def send(
                 if dry
                 else await clients.send(connection, planned, moment, now, actor=common.actor, reason=common.reason)
             )
-        await _deliver(database, opened, "email")
-    return Answer(_data(planned, told, dry=dry), _shown(planned, told, dry=dry, mail=in_force.smtp_url is not None))
+        if dry:
+            return Answer(_data(planned, told, dry=True), _shown_dry(planned))
+        await _deliver(database, opened, "email", common.sink())
+        async with database.transaction(read_only=True) as connection:
+            became = await outbox.became(connection, name, told)
+    shown = _shown(planned, told, became, mail=in_force.smtp_url is not None)
+    return Answer(_data(planned, told, dry=False) | {"messages": became}, shown)
 
 
 @app.command
@@ -166,18 +169,26 @@ async def _send_status(common: Common, opened: list[Channel], *, dry: bool) -> A
         async with database.transaction(read_only=True) as connection:
             await migrations.require(connection)
         told = await tell_status(database, system_clock())
-        await _deliver(database, opened, "slack")
+        await _deliver(database, opened, "slack", common.sink())
     return Answer({"notice": "team_status", **told}, f"the team is told: {told['state']}, {told['percentage']}%")
 
 
-async def _deliver(database: Database, opened: list[Channel], name: str) -> None:
+async def _deliver(database: Database, opened: list[Channel], name: str, sink: Sink) -> None:
     """Deliver at once what can go at once; what cannot waits for relevo serve."""
     for channel in opened:
         if channel.name == name:
-            delivery = Delivery(database, channel, system_clock, random.random)
-            while await delivery.deliver_next():
-                pass
+            await _deliver_by(channel, database, sink)
         await channel.close()
+
+
+async def _deliver_by(channel: Channel, database: Database, sink: Sink) -> None:
+    async with database.transaction(read_only=True) as connection:
+        due = await outbox.due(connection, channel.name, system_clock())
+    count = itertools.count(1)
+    delivery = Delivery(database, channel, system_clock, random.random)
+    tried = await delivery.deliver_due(lambda: sink(Progress(next(count), due, "messages")))
+    if due:
+        sink(StepFinished(f"{tried:,} of {due:,} messages tried"))
 
 
 def _ids(written: str) -> list[str]:
@@ -197,16 +208,27 @@ def _data(planned: Sending, told: list[str], *, dry: bool) -> dict[str, Any]:
     }
 
 
-def _shown(planned: Sending, told: list[str], *, dry: bool, mail: bool) -> str:
-    counted = f"{len(planned.to):,} clients would get {planned.notice}" if dry else f"{len(told):,} clients are told"
-    lines = [f"{counted}; {len(planned.left_out):,} are left out"]
-    lines += [f"  {_named(client)}: {client.why_not}" for client in planned.left_out[:_SHOWN]]
-    if dry:
-        lines += [f"  to {_named(client)} <{client.email}>" for client in planned.to[:_SHOWN]]
-        lines.append("nothing was sent; add --yes to send it")
-    elif not mail:
+def _shown_dry(planned: Sending) -> str:
+    lines = [f"{len(planned.to):,} clients would get {planned.notice}; {len(planned.left_out):,} are left out"]
+    lines += _left_out(planned)
+    lines += [f"  to {_named(client)} <{client.email}>" for client in planned.to[:_SHOWN]]
+    return "\n".join([*lines, "nothing was sent; add --yes to send it"])
+
+
+def _shown(planned: Sending, told: list[str], became: Mapping[str, int], *, mail: bool) -> str:
+    lines = [f"{len(told):,} clients are told; {len(planned.left_out):,} are left out", *_left_out(planned)]
+    lines.append(f"{became['sent']:,} mails are sent, {became['waiting']:,} wait, {became['dead']:,} are dead")
+    if not mail:
         lines.append("the messages wait: RELEVO_SMTP_URL is not set here; a relevo serve that has it delivers them")
+    elif became["waiting"]:
+        lines.append("what waits is delivered by relevo serve, or by the same command again; why: relevo notify status")
+    if became["dead"]:
+        lines.append("see why: relevo notify status; once that is mended: relevo notify retry")
     return "\n".join(lines)
+
+
+def _left_out(planned: Sending) -> list[str]:
+    return [f"  {_named(client)}: {client.why_not}" for client in planned.left_out[:_SHOWN]]
 
 
 def _named(client: Client) -> str:

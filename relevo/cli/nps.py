@@ -14,11 +14,6 @@ from relevo.report import nps
 app = App(name="nps", help="What clients answered, for the report.")
 
 
-def register(parent: App) -> None:
-    """Hang these commands under the main one."""
-    parent.command(app)
-
-
 @app.command(name="import")
 async def import_answers(file: Path, *, common: Common = ORDINARY) -> Answer:
     """Read answers from a CSV file: answered_at, score (0 to 10), and tenant_id and id where they are known. A line

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from rich.console import Group
 from rich.table import Table
 
@@ -21,11 +21,6 @@ from relevo.report.reading import V1, Report
 
 _LONGEST_DAYS = 3650
 _USUAL = timedelta(days=30)
-
-
-def register(parent: App) -> None:
-    """Hang this command under the main one."""
-    parent.command(report)
 
 
 async def report(

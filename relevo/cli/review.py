@@ -21,12 +21,6 @@ from relevo.migration import preflight, quarantine, reviewing
 app = App(name="quarantine", help="Configurations that were set aside.")
 
 
-def register(parent: App) -> None:
-    """Hang these commands under the main one."""
-    parent.command(review)
-    parent.command(app)
-
-
 async def review(
     *,
     html: Path | None = None,

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from rich.console import Group
 from rich.text import Text
 
@@ -51,11 +51,6 @@ class Options:
 
 
 Level = Callable[[Options, Common], Awaitable[Answer]]
-
-
-def register(parent: App) -> None:
-    """Hang this command under the main one."""
-    parent.command(rollback)
 
 
 async def rollback(

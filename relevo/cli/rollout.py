@@ -44,11 +44,6 @@ FIGURES = (
 Force = Annotated[bool, Parameter(negative="", help="Go over what a human may go over; goes to the audit log.")]
 
 
-def register(parent: App) -> None:
-    """Hang these commands under the main one."""
-    parent.command(app)
-
-
 @app.command
 async def plan(*, plan: PlanFile = None, canary: Canary = None, common: Common = ORDINARY) -> Answer:
     """Who would join when and why, the calls to expect, and when each gate can decide. Changes nothing."""

@@ -13,11 +13,6 @@ from relevo.simulator import sample
 app = App(name="sample", help="A realistic v1 database to rehearse on.")
 
 
-def register(parent: App) -> None:
-    """Hang these commands under the main one."""
-    parent.command(app)
-
-
 @app.command
 async def load(
     *,

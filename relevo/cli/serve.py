@@ -12,12 +12,14 @@ from functools import partial
 from typing import Annotated
 
 import structlog
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from starlette.types import ASGIApp
 
 from relevo import __version__
 from relevo.access.door import Door
 from relevo.access.keyring import Keyring
+from relevo.access.provider import Provider
+from relevo.access.terms import terms_of
 from relevo.alerts import watching
 from relevo.cli import recording
 from relevo.cli.frame import ORDINARY, Common, WholeNumber
@@ -51,11 +53,6 @@ _WAITS_FOR_DATABASE_S = 3.0
 _USUAL = Pace()
 
 
-def register(parent: App) -> None:
-    """Hang this command under the main one."""
-    parent.command(serve)
-
-
 async def serve(
     *,
     host: str = "127.0.0.1",
@@ -76,6 +73,7 @@ async def serve(
     mapping = common.mapping()
     trusted = server.proxies(in_force.serve_trusted_proxies)
     channels(in_force, texts_of(in_force), system_clock)  # what cannot be used is said before anything is done
+    terms_of(in_force)
     listening = server.listen(host, port)
     errors = logs.configure()
     async with (
@@ -108,7 +106,10 @@ async def assembled(
         measures.watch_flag(flags, system_clock)
         measures.watch_unplaced(lambda: router.unplaced.count)
         remembered = Remembered(clock)
-        house = House(database, flags, door, mapping, clock, __version__, lambda: readiness.draining, remembered)
+        terms = terms_of(in_force)
+        provider = Provider(terms) if terms else None
+        leaving = lambda: readiness.draining  # noqa: E731
+        house = House(database, flags, door, mapping, clock, __version__, leaving, remembered, provider)
         pages, pulse = open_rooms(house)
         app = create_app(
             __version__,

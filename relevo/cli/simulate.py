@@ -29,11 +29,6 @@ _USUAL = Manner()
 _SHOWN = 10
 
 
-def register(parent: App) -> None:
-    """Hang these commands under the main one."""
-    parent.command(app)
-
-
 def _says(text: str) -> Parameter:
     return Parameter(help=text)
 

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from rich.console import ConsoleRenderable, Group
 from rich.table import Table
 from rich.text import Text
@@ -18,12 +18,6 @@ from relevo.tenants.answer import tenant_of
 from relevo.webhooks.placing import TenantCalls, calls_of
 
 _COLOUR = {"live": "green", "verified": "green", "copied": "yellow", "pending": "yellow", "waiting": "yellow"}
-
-
-def register(parent: App) -> None:
-    """Hang these commands under the main one."""
-    parent.command(status)
-    parent.command(why)
 
 
 async def status(

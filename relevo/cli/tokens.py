@@ -23,11 +23,6 @@ app = App(name="tokens", help="API tokens of relevo serve.")
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
 
-def register(parent: App) -> None:
-    """Hang these commands under the main one."""
-    parent.command(app)
-
-
 @app.command
 async def create(
     *, role: str, name: str | None = None, expires: str | None = None, common: Common = ORDINARY

@@ -24,11 +24,6 @@ from relevo.webhooks.vapi import Vapi
 app = App(name="vapi", help="Which numbers at Vapi ask us who answers: those bound to no assistant.")
 
 
-def register(parent: App) -> None:
-    """Hang these commands under the main one."""
-    parent.command(app)
-
-
 @app.command
 async def numbers(*, common: Common = ORDINARY) -> Answer:
     """The numbers as they are at Vapi now: whose they are, and whether they ask us."""

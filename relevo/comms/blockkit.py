@@ -24,17 +24,24 @@ def blocks(text: str) -> list[dict[str, Any]]:
     for part in re.split(r"^---\s*$", rest, flags=re.MULTILINE):
         written = part.strip()
         if written.startswith("~ "):
-            element = {"type": "mrkdwn", "text": cut(written[2:].strip(), CONTEXT)}
-            made.append({"type": "context", "elements": [element]})
+            made.append(_small(written[2:].strip()))
         elif written:
             made.append({"type": "section", "text": {"type": "mrkdwn", "text": cut(written, SECTION)}})
     return made[:BLOCKS]
 
 
-def payload(text: str, channel: str) -> dict[str, Any]:
-    """The body for the webhook: blocks, the channel, and the same in one text for notifications."""
+def payload(text: str, channel: str, number: int | None = None) -> dict[str, Any]:
+    """The body for the webhook: blocks, the channel, and the same in one text for notifications. ``number``: the
+    message's own, in small print, by which people know one that came twice; None: it has none yet."""
     whole = re.sub(r"^(# |~ |---\s*$)", "", text.strip(), flags=re.MULTILINE)
-    return {"channel": channel, "text": cut(whole, FALLBACK), "blocks": blocks(text)}
+    made = blocks(text)
+    if number is not None:
+        made = [*made[: BLOCKS - 1], _small(f"message {number}")]
+    return {"channel": channel, "text": cut(whole, FALLBACK), "blocks": made}
+
+
+def _small(text: str) -> dict[str, Any]:
+    return {"type": "context", "elements": [{"type": "mrkdwn", "text": cut(text, CONTEXT)}]}
 
 
 def escaped(value: str) -> str:
@@ -65,6 +72,6 @@ def faults(text: str) -> list[str]:
     parts = [part.strip() for part in re.split(r"^---\s*$", rest, flags=re.MULTILINE)]
     if any(len(part) > (CONTEXT + 2 if part.startswith("~ ") else SECTION) for part in parts):
         found.append(f"a section of over {SECTION:,} characters, or small print of over {CONTEXT:,}")
-    if len(parts) >= BLOCKS:
+    if len(parts) > BLOCKS - 2:  # the title and the small print take one each
         found.append(f"over {BLOCKS} blocks")
     return found

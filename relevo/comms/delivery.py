@@ -1,14 +1,15 @@
 """Delivers what is in the outbox: one loop per channel, so that none waits for another.
 
-Any number of processes may deliver. A failing channel rests as a whole: 10,000 mails need not each find out that the
-server is away.
+Any number of processes may deliver. Each message is a transaction of its own, so that who dies leaves in doubt only
+what was on its way; a channel that is slow to answer has a few on their way at a time. A failing channel rests as a
+whole: 10,000 mails need not each find out that the server is away.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import psycopg
@@ -38,30 +39,52 @@ class Delivery:
         self._channel = channel
         self._clock = clock
         self._chance = chance
-        self._failures = 0
+        self._failures = 0  # how often in a row the channel was found away
+        self._on_their_way = 0
+        self._stopping = False
         self._rests_until: datetime | None = None
         self._expired_at: datetime | None = None
 
     async def deliver_next(self) -> bool:
         """Try the next message that is due; False when there is none, or the channel rests."""
         now = self._clock()
-        if self._rests_until is not None and now < self._rests_until:
+        resting = self._rests_until is not None and now < self._rests_until
+        if resting or (self._failures and self._on_their_way):  # whether it is back, one message finds out alone
             return False
-        async with self._database.transaction() as connection:
-            message = await outbox.take(connection, self._channel.name, now)
-            if message is None:
-                return False
-            await self._settle(connection, message, await self._try(message))
+        self._on_their_way += 1
+        try:
+            async with self._database.transaction() as connection:
+                message = await outbox.take(connection, self._channel.name, now)
+                if message is None:
+                    return False
+                await self._settle(connection, message, await self._try(message))
+        finally:
+            self._on_their_way -= 1
         return True
 
+    async def deliver_due(self, tried: Callable[[], None] = lambda: None) -> int:
+        """Try all that are due, as many at a time as the channel takes; how many were tried. ``tried`` is called after
+        each. What came in between is delivered too; a channel that begins to rest ends it."""
+        if not await self.deliver_next():
+            return 0
+        tried()
+        each = await asyncio.gather(
+            *(self._deliver_on(tried) for _ in range(self._channel.at_once)), return_exceptions=True
+        )
+        for ended in each:
+            if isinstance(ended, BaseException):
+                raise ended
+        return 1 + sum(ended for ended in each if isinstance(ended, int))
+
     async def keep_delivering(self, *, every_s: float = LOOKS_EVERY_S) -> None:
-        """Deliver for as long as this task is not cancelled. A message that is on its way then is finished first."""
+        """Deliver for as long as this task is not cancelled. What is on its way then is finished first."""
         try:
             while True:
                 under_way = asyncio.ensure_future(self._look())
                 try:
                     found = await asyncio.shield(under_way)
                 except asyncio.CancelledError:
+                    self._stopping = True
                     await asyncio.wait({under_way}, timeout=_FINISHES_WITHIN_S)
                     under_way.cancel()
                     raise
@@ -70,11 +93,18 @@ class Delivery:
         finally:
             await self._channel.close()
 
+    async def _deliver_on(self, tried: Callable[[], None]) -> int:
+        count = 0
+        while not self._stopping and await self.deliver_next():
+            count += 1
+            tried()
+        return count
+
     async def _look(self) -> bool:
-        """One step; a database that is away is asked again."""
+        """Whether anything was due; a database that is away is asked again."""
         with contextlib.suppress(RelevoError, psycopg.Error):
             await self.expire()
-            return await self.deliver_next()
+            return await self.deliver_due() > 0
         return False
 
     async def expire(self) -> None:
@@ -113,18 +143,11 @@ class Delivery:
         self, connection: Connection, message: Message, now: datetime, why: str, after_s: float | None, everybody: bool
     ) -> None:
         asked_s = min(after_s or 0.0, OBEYED_S)
-        if everybody:
-            self._failures += 1
+        if everybody and (self._rests_until is None or now >= self._rests_until):
+            self._failures += 1  # once, of however many that were on their way together
             rest_s = max(asked_s, pause_s(self._failures, self._chance(), CHANNEL_LONGEST_S))
             self._rests_until = now + timedelta(seconds=rest_s)
         wait_s = max(asked_s, pause_s(message.attempts + 1, self._chance()))
         due_at = now + timedelta(seconds=wait_s)
         await outbox.put_off(connection, message, due_at, why)
         _log.warning("message put off", channel=self._channel.name, id=message.id, notice=message.notice, why=why)
-
-
-def deliveries(
-    database: Database, channels: Sequence[Channel], clock: Clock, chance: Callable[[], float]
-) -> list[Delivery]:
-    """One for each channel."""
-    return [Delivery(database, channel, clock, chance) for channel in channels]

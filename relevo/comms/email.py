@@ -20,6 +20,10 @@ from relevo.comms.texts import Mail, Texts
 from relevo.errors import ConfigurationError, TemplatesFaulty
 
 ANSWERS_WITHIN_S = 10.0
+CONNECTIONS = 4
+"""To the server, at most, from each process: a mail waits for several answers from afar, one after the other."""
+MAILS_PER_CONNECTION = 100
+"""Servers hang up on those who never do."""
 _PORTS = {"smtp": 25, "smtps": 465}
 
 
@@ -65,9 +69,10 @@ def sender_of(written: str) -> Address:
 
 
 def recipient_of(written: str) -> Address:
-    """A client's address. Raises ValueError for what is none."""
+    """A client's address, its domain in letters that every server takes. Raises ValueError for what is none."""
     try:
         found = Address(addr_spec=written.strip())
+        found = Address(username=found.username, domain=found.domain.encode("idna").decode())
     except (MessageError, ValueError, IndexError) as error:
         raise ValueError(f"{written[:100]!r} is no e-mail address") from error
     if not found.username or "." not in found.domain.strip("."):
@@ -100,16 +105,17 @@ def message_id(dedup_key: str, domain: str) -> str:
 
 
 class Email:
-    """An SMTP server, on one connection that is kept. Raises ConfigurationError."""
+    """An SMTP server, on a few connections that are kept. Raises ConfigurationError."""
 
     name = "email"
+    at_once = CONNECTIONS
 
     def __init__(self, url: str, mail_from: str, reply_to: str, texts: Texts) -> None:
         self._server = server_of(url)
         self._sender = sender_of(mail_from)
         self._reply_to = reply_to
         self._texts = texts
-        self._open: aiosmtplib.SMTP | None = None
+        self._idle: list[_Line] = []
 
     async def send(self, message: Message) -> Outcome:
         """Hand it in once. A refusal of this address or text is for good; of ourselves, or none at all, for now."""
@@ -119,48 +125,73 @@ class Email:
             made = letter(mail, self._sender, recipient, message, self._reply_to)
         except (TemplatesFaulty, ValueError) as error:
             return Never(str(error))
+        line = None
         try:
-            smtp = await self._connected()
+            line = await self._connected()
+            outcome = await self._handed_in(line.smtp, made, recipient)
+        except aiosmtplib.SMTPResponseException as error:
+            outcome = NotNow(f"{self._server.host} answered {error.code}: {_line(error.message)}")
+        except (aiosmtplib.SMTPException, OSError) as error:
+            outcome = NotNow(f"{self._server.host} could not be reached, or left ({type(error).__name__})")
+        else:
+            self._keep(line)
+            return outcome
+        finally:
+            # What failed half way, or was cut short, is not used again: its late answer would be taken for another's.
+            if line is not None and line not in self._idle:
+                line.smtp.close()
+        return outcome
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        while self._idle:
+            self._idle.pop().smtp.close()
+
+    async def _handed_in(self, smtp: aiosmtplib.SMTP, made: EmailMessage, recipient: Address) -> Outcome:
+        try:
             await smtp.send_message(made, sender=self._sender.addr_spec, recipients=[recipient.addr_spec])
         except aiosmtplib.SMTPRecipientsRefused as error:
             refused = error.recipients[0]
-            return _judged(refused.code, refused.message, "this address", everybody=False)
+            return _judged(refused.code, refused.message, "this address")
         except aiosmtplib.SMTPDataError as error:
-            return _judged(error.code, error.message, "the text", everybody=False)
-        except aiosmtplib.SMTPResponseException as error:
-            await self.close()
-            return NotNow(f"{self._server.host} answered {error.code}: {_line(error.message)}")
-        except (aiosmtplib.SMTPException, OSError) as error:
-            await self.close()
-            return NotNow(f"{self._server.host} could not be reached, or left ({type(error).__name__})")
+            return _judged(error.code, error.message, "the text")
         return Delivered()
 
-    async def close(self) -> None:
-        """Let go of the connection."""
-        if self._open is not None:
-            self._open.close()
-            self._open = None
+    async def _connected(self) -> _Line:
+        while self._idle:
+            line = self._idle.pop()
+            if line.smtp.is_connected:
+                return line
+        server = self._server
+        smtp = aiosmtplib.SMTP(
+            hostname=server.host,
+            port=server.port,
+            username=server.user,
+            password=server.password,
+            use_tls=server.tls,
+            start_tls=server.start_tls,
+            timeout=ANSWERS_WITHIN_S,
+        )
+        await smtp.connect()
+        return _Line(smtp)
 
-    async def _connected(self) -> aiosmtplib.SMTP:
-        if self._open is None or not self._open.is_connected:
-            server = self._server
-            smtp = aiosmtplib.SMTP(
-                hostname=server.host,
-                port=server.port,
-                username=server.user,
-                password=server.password,
-                use_tls=server.tls,
-                start_tls=server.start_tls,
-                timeout=ANSWERS_WITHIN_S,
-            )
-            await smtp.connect()
-            self._open = smtp
-        return self._open
+    def _keep(self, line: _Line) -> None:
+        line.mails += 1
+        if line.mails < MAILS_PER_CONNECTION:
+            self._idle.append(line)
 
 
-def _judged(code: int, told: str, what: str, *, everybody: bool) -> Outcome:
+@dataclass(slots=True, eq=False)
+class _Line:
+    """A connection, and how many mails it has carried."""
+
+    smtp: aiosmtplib.SMTP
+    mails: int = 0
+
+
+def _judged(code: int, told: str, what: str) -> Outcome:
     why = f"{what} was refused, {code}: {_line(told)}"
-    return Never(why) if 500 <= code < 600 else NotNow(why, everybody=everybody)
+    return Never(why) if 500 <= code < 600 else NotNow(why, everybody=False)
 
 
 def _line(text: str) -> str:

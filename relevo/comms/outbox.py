@@ -43,6 +43,17 @@ async def take(connection: Connection, channel: str, now: datetime) -> Message |
     return None if row is None else Message(**row)
 
 
+async def due(connection: Connection, channel: str, now: datetime) -> int:
+    """How many messages of a channel may be tried now."""
+    row = await one(connection, statement("comms", "due"), {"channel": channel, "now": now})
+    return int(row["due"])
+
+
+async def became(connection: Connection, notice: str, tenants: Sequence[str]) -> dict[str, int]:
+    """How many of a notice to these tenants are ``sent``, ``waiting`` and ``dead``."""
+    return await one(connection, statement("comms", "became"), {"notice": notice, "tenants": list(tenants)})
+
+
 async def sent(connection: Connection, message: Message, now: datetime) -> None:
     """It arrived."""
     await connection.execute(statement("comms", "sent"), {"id": message.id, "now": now})

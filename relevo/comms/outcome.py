@@ -36,6 +36,7 @@ class Channel(Protocol):
     """A way to the outside."""
 
     name: str  # slack, pagerduty, email
+    at_once: int  # how many messages may be on their way at a time
 
     async def send(self, message: Message) -> Outcome:
         """Try once, within a bounded time. Whatever goes wrong on the wire is an outcome, not an exception."""

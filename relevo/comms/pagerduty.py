@@ -60,6 +60,7 @@ class PagerDuty:
     """The events API. A ``url`` without a path gets the API's own. Raises ConfigurationError."""
 
     name = "pagerduty"
+    at_once = 1
 
     def __init__(self, routing_key: str, url: str, clock: Clock) -> None:
         if not routing_key.strip():

@@ -20,6 +20,7 @@ class Slack:
     """An incoming webhook. Raises ConfigurationError for what is no URL."""
 
     name = "slack"
+    at_once = 1
 
     def __init__(self, url: str, channel: str, texts: Texts, clock: Clock) -> None:
         checked = checked_url("slack_webhook_url", url)
@@ -30,7 +31,7 @@ class Slack:
     async def send(self, message: Message) -> Outcome:
         """Post it once."""
         try:
-            told = payload(self._texts.slack(message.notice, message.variables), self._channel)
+            told = payload(self._texts.slack(message.notice, message.variables), self._channel, message.id)
         except TemplatesFaulty as error:
             return Never(str(error))
         return await self._poster.post(told)

@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from relevo.access.door import Door
 from relevo.access.keyring import Caller
+from relevo.access.provider import Provider
 from relevo.access.roles import Role
 from relevo.access.sessions import Session
 from relevo.clock import Clock, system_clock
@@ -51,6 +52,8 @@ class House:
     leaving: Callable[[], bool]
     """Whether the server is about to stop: then streams end by themselves."""
     remembered: Remembered
+    provider: Provider | None = None
+    """Whom people sign in with who have no token; None: nobody."""
     wall: Clock = system_clock
     """By which people are signed in, also while a rehearsal's ``clock`` runs faster."""
 
@@ -82,6 +85,11 @@ class Visit:
         """Theirs; auto follows the system."""
         chosen = self.request.cookies.get(THEME, "auto")
         return chosen if chosen in THEMES else "auto"
+
+    @property
+    def address(self) -> str:
+        """From where they ask; "" where that is not known."""
+        return self.request.client.host if self.request.client else ""
 
     def may(self, needed: Role) -> bool:
         """Whether they may do what a role may."""

@@ -20,6 +20,8 @@ from relevo.errors import (
     DatabaseRefused,
     DatabaseUnreachable,
     Forbidden,
+    IssuerFaulty,
+    IssuerUnreachable,
     Refused,
     RelevoError,
     SchemaMissing,
@@ -37,6 +39,8 @@ _STATUSES: tuple[tuple[type[RelevoError], int], ...] = (
     (TooManyGuesses, 429),
     (UnknownName, 404),
     (UsageError, 400),
+    (IssuerUnreachable, 503),
+    (IssuerFaulty, 503),
     (DatabaseUnreachable, 503),
     (DatabaseRefused, 503),
     (SchemaMissing, 503),
@@ -98,8 +102,13 @@ def refuse_foreign(request: Request) -> None:
 
 def refusal(visit: Visit, error: RelevoError) -> Response:
     """A page that says what is in the way and how to mend it."""
-    status = next(status for cause, status in _STATUSES if isinstance(error, cause))
+    status = status_of(error)
     return visit.page("error.html", status, what=str(error), fix=error.fix, status=status)
+
+
+def status_of(error: RelevoError) -> int:
+    """The status that an error comes with."""
+    return next(status for cause, status in _STATUSES if isinstance(error, cause))
 
 
 async def _session(house: House, request: Request) -> sessions.Session | None:

@@ -6,7 +6,18 @@ from collections.abc import Awaitable, Callable
 
 from starlette.routing import BaseRoute, Route
 
-from relevo.dashboard import acting, assets, calls, in_force, mending, overview, records, signing_in, tenants
+from relevo.dashboard import (
+    acting,
+    assets,
+    calls,
+    in_force,
+    mending,
+    overview,
+    records,
+    signing_in,
+    tenants,
+    through_provider,
+)
 from relevo.dashboard.house import House
 from relevo.dashboard.live import Pulse
 from relevo.dashboard.places import Place, route
@@ -30,5 +41,6 @@ def places(pulse: Pulse) -> tuple[Place, ...]:
         *mending.PLACES,
         *in_force.PLACES,
         *signing_in.PLACES,
+        *through_provider.PLACES,
         *pulse.places,
     )

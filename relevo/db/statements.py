@@ -32,3 +32,8 @@ def statement(folder: str, name: str, **fill: sql.Composable) -> sql.Composed:
     """One statement, its braces filled; always executed with parameters, be they none. Raises KeyError for an
     unknown name."""
     return sql.SQL(statements(folder)[name]).format(**fill)
+
+
+def put_together(query: sql.Composed) -> sql.Composed:
+    """The same statement as one text: for one that is executed over and over, for its parts are joined each time."""
+    return sql.Composed([sql.SQL(query.as_string())])

@@ -123,7 +123,7 @@ def _etag(body: bytes, context: Mapping[str, Any], caller: Caller) -> str:
     Made from the answer alone, it would tell a client whose context changed that it knows everything already.
     """
     canonical = json.dumps(context, sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(b"\0".join((body, canonical.encode(), caller.token_id.encode())))
+    digest = hashlib.sha256(b"\0".join((body, canonical.encode(), caller.id.encode())))
     return f'"{digest.hexdigest()[:32]}"'
 
 

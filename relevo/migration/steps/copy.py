@@ -16,7 +16,7 @@ from psycopg import errors, sql
 from relevo import events
 from relevo.db.patience import patiently
 from relevo.db.pool import Connection, every, one
-from relevo.db.statements import statement
+from relevo.db.statements import put_together, statement
 from relevo.migration import overrides
 from relevo.migration.mapping import SourceMapping
 from relevo.migration.run import Work
@@ -79,12 +79,15 @@ async def _work_through(
     work: Work, number: int, counts: Counts, throttle: Throttle, report: Callable[[], None]
 ) -> None:
     """One worker's range, batch by batch."""
+    query = put_together(
+        statement("migration", "copy_batch", derive=derive_from_batch(work.mapping), **work.mapping.fill())
+    )
     while not counts.finished:
         await throttle.yield_to_others()
         async for attempt in patiently(work.emit, "configurations are locked by others"):
             with attempt:
                 async with work.database.transaction(durable=False, patient=True) as connection:
-                    batch = await _batch(connection, work, counts, counts.after, work.run.batch_size)
+                    batch = await _batch(connection, query, work, counts, counts.after, work.run.batch_size)
                     after = Counts(**asdict(counts))
                     after.add(batch)
                     await work.save(connection, STEP, asdict(after), worker=number, finished=after.finished)
@@ -127,27 +130,31 @@ async def _divide(work: Work) -> list[Counts]:
     return workers
 
 
-async def _batch(connection: Connection, work: Work, counts: Counts, after: str | None, size: int) -> dict[str, Any]:
+async def _batch(
+    connection: Connection, query: sql.Composed, work: Work, counts: Counts, after: str | None, size: int
+) -> dict[str, Any]:
     """Copy up to ``size`` configurations after a key. A row that the database will not take is found by halving
     the batch, and set aside alone."""
     try:
         async with connection.transaction():
-            return await _copy(connection, work, counts, after, size)
+            return await _copy(connection, query, work, counts, after, size)
     except (psycopg.DataError, psycopg.IntegrityError, errors.RaiseException) as error:
         if size == 1:
             return await _set_aside(connection, work, after, error)
-    first = await _batch(connection, work, counts, after, size // 2)
-    rest = await _batch(connection, work, counts, first["last"] or after, size - size // 2)
+    first = await _batch(connection, query, work, counts, after, size // 2)
+    rest = await _batch(connection, query, work, counts, first["last"] or after, size - size // 2)
     return {
         "last": rest["last"] or first["last"],
         **{count: first[count] + rest[count] for count in ("seen", "migrated", "quarantined")},
     }
 
 
-async def _copy(connection: Connection, work: Work, counts: Counts, after: str | None, size: int) -> dict[str, Any]:
+async def _copy(
+    connection: Connection, query: sql.Composed, work: Work, counts: Counts, after: str | None, size: int
+) -> dict[str, Any]:
     return await one(
         connection,
-        statement("migration", "copy_batch", derive=derive_from_batch(work.mapping), **work.mapping.fill()),
+        query,
         {
             **work.scope,
             "after": after,

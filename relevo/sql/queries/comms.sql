@@ -12,6 +12,15 @@ WHERE o.channel = %(channel)s AND o.state = 'waiting' AND o.due_at <= %(now)s::t
   AND NOT EXISTS (SELECT FROM relevo.outbox e WHERE e.thread = o.thread AND e.id < o.id AND e.state = 'waiting')
 ORDER BY o.due_at, o.id LIMIT 1 FOR UPDATE OF o SKIP LOCKED
 
+-- due --
+SELECT count(*) AS due FROM relevo.outbox WHERE channel = %(channel)s AND state = 'waiting' AND due_at <= %(now)s::timestamptz
+
+-- became --
+-- What became of a notice to clients; null tenants: to all of them.
+SELECT count(*) FILTER (WHERE state = 'sent') AS sent, count(*) FILTER (WHERE state = 'waiting') AS waiting,
+       count(*) FILTER (WHERE state = 'dead') AS dead
+FROM relevo.outbox WHERE notice = %(notice)s AND tenant_id = ANY (%(tenants)s::text[])
+
 -- sent --
 UPDATE relevo.outbox SET state = 'sent', settled_at = %(now)s, attempts = attempts + 1, last_error = NULL
 WHERE id = %(id)s

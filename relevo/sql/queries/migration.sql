@@ -230,7 +230,10 @@ WITH batch AS MATERIALIZED (
     SELECT v.id FROM public.voice_assistant_configs v WHERE v.id = ANY (ARRAY(SELECT b.id FROM batch b))
 ), derived AS MATERIALIZED (
     SELECT * FROM ({derive}) AS d
-    WHERE NOT EXISTS (SELECT FROM present v WHERE v.id = d.id) AND NOT relevo.awaits_deletion(d.id, 'v2')
+    WHERE NOT EXISTS (SELECT FROM present v WHERE v.id = d.id)
+      -- relevo.awaits_deletion, written out: called, it would be asked anew for each row.
+      AND NOT EXISTS (SELECT FROM relevo.mirror_queue q
+                      WHERE q.config_id = d.id AND q.written_on = 'v2' AND q.operation = 'delete')
 ), inserted AS (
     INSERT INTO public.voice_assistant_configs
            (id, business_id, assistant_type_id, vapi_assistant_id, phone_number_id, voice_id, voice_speed,

@@ -1,9 +1,10 @@
 -- The functions that are generated from the source mapping. In them v1's expressions see the table as v1.
 
 -- source_functions --
--- What the database itself knows of v1. No dependency on v1's columns is recorded: the bodies are texts.
+-- What the database itself knows of v1. No dependency on v1's columns is recorded: the bodies are texts. Rows are
+-- returned column by column, for then a query takes the function in, and finds by an index what it asks for.
 CREATE OR REPLACE FUNCTION relevo.v1_configurations() RETURNS SETOF relevo.v1_config
-LANGUAGE sql STABLE AS $source$ SELECT ROW(c.*)::relevo.v1_config FROM {configurations} AS c $source$;
+LANGUAGE sql STABLE AS $source$ SELECT c.* FROM {configurations} AS c $source$;
 
 CREATE OR REPLACE FUNCTION relevo.v1_tenants()
 RETURNS TABLE (id uuid, vertical text, name text, time_zone text, email text, phone_number text)
@@ -20,7 +21,7 @@ LANGUAGE sql STABLE AS $source$ {derive} $source$;
 
 CREATE OR REPLACE FUNCTION relevo.v1_by_id(ids uuid[]) RETURNS SETOF relevo.v1_config
 LANGUAGE sql STABLE AS $source$
-SELECT ROW(c.*)::relevo.v1_config FROM {configurations} AS c WHERE c.id = ANY (ids) $source$;
+SELECT c.* FROM {configurations} AS c WHERE c.id = ANY (ids) $source$;
 
 -- Nobody else writes these until we commit.
 CREATE OR REPLACE FUNCTION relevo.v1_hold(ids uuid[]) RETURNS void
