@@ -17,6 +17,7 @@ from relevo.alerts import thresholds, watching
 from relevo.dashboard import (
     charts,
     judging,
+    records,
     rooms,
     strip,
     wheel,
@@ -127,7 +128,7 @@ def test_every_sentence_is_said_in_spanish() -> None:
             said |= set(re.findall(r': "([^"]*)"', table))
     said |= {*wheel.LABELS, *wheel.REFUSALS.values(), *strip.LABELS.values(), *get_args(gate.Verdict)}
     said |= {*get_args(state.State)}
-    said |= {*reviewing.REASONS.values()}
+    said |= {*reviewing.REASONS.values(), *records.COUNTS.values()}
     said |= {limit.label for limit in judging.LIMITS} | {span.label for span in charts.SPANS.values()}
     said |= {*get_args(states.State), *(role.label for role in Role), *get_args(judging.Grade)} - {"none"}
     assert len(said) > 150

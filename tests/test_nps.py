@@ -149,4 +149,5 @@ def test_intervals_are_those_of_the_method(
 ) -> None:
     found = nps.score(promoters, passives, detractors).interval
     assert found is not None
-    assert (found.low, found.high) == (pytest.approx(low, abs=0.005), pytest.approx(high, abs=0.005))
+    assert found.low == pytest.approx(low, abs=0.005)
+    assert found.high == pytest.approx(high, abs=0.005)

@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import partial
 from typing import Annotated
 
@@ -21,6 +22,8 @@ from relevo.access.keyring import Keyring
 from relevo.access.provider import Provider
 from relevo.access.terms import terms_of
 from relevo.alerts import watching
+from relevo.cleanup import forgetting
+from relevo.cleanup.forgetting import keep_forgetting
 from relevo.cli import recording
 from relevo.cli.frame import ORDINARY, Common, WholeNumber
 from relevo.clock import Clock, system_clock
@@ -146,7 +149,14 @@ def _upkeep(database: Database, mapping: SourceMapping, in_force: Settings, cloc
         partial(watching.keep_watching, database, clock, every_s=pace.alerts_s or watching.EVERY_S),
         partial(ticking.keep_reminding, database, clock),
         *([told] if in_force.notify_clients else []),
+        *([partial(keep_forgetting, database, kept, clock)] if (kept := _kept(in_force)) else []),
     ]
+
+
+def _kept(in_force: Settings) -> dict[str, timedelta]:
+    """How long what is not kept for good is kept, by kind."""
+    days = {kind: getattr(in_force, f"keep_{kind}_days") for kind in forgetting.KINDS}
+    return {kind: timedelta(days=many) for kind, many in days.items() if many is not None}
 
 
 def _deliveries(database: Database, outgoing: list[Channel], clock: Clock, pace: Pace) -> list[Job]:

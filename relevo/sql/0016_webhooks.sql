@@ -60,6 +60,7 @@ CREATE TABLE relevo.tool_calls (
     CHECK ((result IS NULL) <> (error IS NULL)),
     CHECK (outcome IS NULL OR error IS NULL)
 );
+CREATE INDEX tool_calls_at ON relevo.tool_calls (at);  -- the oldest are forgotten first
 
 -- v1 as it is, or nothing where it is retired or the platform has dropped it: v2 must still be answered.
 CREATE FUNCTION relevo.v1_as_it_is() RETURNS SETOF relevo.v1_config
