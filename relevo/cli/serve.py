@@ -14,7 +14,6 @@ from typing import Annotated
 
 import structlog
 from cyclopts import Parameter
-from starlette.types import ASGIApp
 
 from relevo import __version__
 from relevo.access.door import Door
@@ -45,7 +44,7 @@ from relevo.migration.mapping import SourceMapping
 from relevo.report import ticking
 from relevo.rollout.controller import TICK_S, Ticked, keep_ticking
 from relevo.serving import complaints_api, flag_api, health, logged, logs, server
-from relevo.serving.app import create_app
+from relevo.serving.app import Application, create_app
 from relevo.serving.background import Job, Pace
 from relevo.serving.measures import Measures
 from relevo.serving.readiness import Readiness
@@ -95,7 +94,7 @@ async def assembled(
     clock: Clock = system_clock,
     pace: Pace = _USUAL,
     errors: logs.Errors | None = None,
-) -> AsyncIterator[tuple[ASGIApp, Readiness]]:
+) -> AsyncIterator[tuple[Application, Readiness]]:
     """The application with all that goes on beside it, on an open database. ``clock`` is that of calls and of the
     rollout; people are signed in, and keys expire, by the real one. ``errors``: what was logged, to be kept."""
     outgoing = channels(in_force, texts_of(in_force), clock)
@@ -116,7 +115,7 @@ async def assembled(
         app = create_app(
             __version__,
             measures,
-            direct=router.routes,
+            direct=router.endpoints,
             routes=[*ofrep.routes(flags, door), *health.routes(readiness, measures), *pages],
             routers=flag_api.routers(flags, door) + complaints_api.routers(database, mapping.fill(), door, clock),
             jobs=[
