@@ -78,10 +78,10 @@ SELECT 'call ' || nth, b.id, v, v, at, 'flag', true, 6, ROW (4, at, 'customer-en
        CASE WHEN nth %% 50 = 7 THEN 'failed' ELSE 'completed' END,
        CASE WHEN nth %% 50 = 7 THEN 'failed' WHEN nth %% 50000 = 8 THEN 'order_created' ELSE 'customer_hangup' END,
        nth %% 100 = 7, at, at + interval '1 minute', 60000, 600
-FROM generate_series(451, %(calls)s) AS call (nth)
-CROSS JOIN LATERAL (SELECT 'v' || 1 + nth %% 2 AS v, now() - nth * (%(days)s * interval '1 day' / %(calls)s) AS at) AS made
-JOIN (SELECT array_agg(id::text) AS ids FROM businesses) AS all_of ON true
-CROSS JOIN LATERAL (SELECT all_of.ids[1 + nth * 7919::bigint %% %(tenants)s] AS id) AS b;
+FROM (SELECT nth, 'v' || 1 + nth %% 2 AS v, now() - nth * (%(days)s * interval '1 day' / %(calls)s) AS at,
+             1 + nth * 7919::bigint %% %(tenants)s AS n
+      FROM generate_series(451, %(calls)s) AS call (nth)) AS made
+JOIN (SELECT id::text AS id, row_number() OVER () AS n FROM businesses) AS b USING (n);
 DO $$
 DECLARE
     definition text;

@@ -59,6 +59,7 @@ FOLDED_DAY = """
     INSERT INTO relevo.call_latencies (grain, source, starts_at, version, tenant_id, bucket, calls)
     SELECT grain, 'calls', at, v, tenant, b, calls FROM spread
 """
+_UNKEYED = "DROP INDEX relevo.calls_of_tenant, relevo.calls_of_version, relevo.call_stats_of_tenant"
 _GROUP_BY = """
     CREATE TABLE plain_sums AS
     SELECT minute, version, tenant_id, bucket, sum(calls) AS calls, sum(finished) AS finished, sum(measured) AS measured
@@ -74,7 +75,9 @@ async def compare(place: Place, calls: int, rounds: int) -> list[Figure]:
         with psycopg.connect(place.local(template), autocommit=True) as connection:
             connection.execute(_PLAIN.encode())
         recorded = [await _recorded(place, template, calls, rounds, size) for size in (1, TOGETHER)]
+        priced = await _keyed(place, template, calls, rounds)
         return [each for pair in recorded for each in pair] + [
+            *priced,
             await _folded(place, template, calls, rounds),
             *[await _read(place, template, many, rounds) for many in (1_000_000, 10_000_000)],
         ]
@@ -97,6 +100,33 @@ async def _recorded(place: Place, template: str, calls: int, rounds: int, size: 
     return [
         Figure(f"calls pinned, {how}", calls / least["pinned"], "plain insert", calls / least["inserted"], "/s"),
         Figure(f"reports recorded, {how}", calls / least["reported"], "plain upsert", calls / least["upserted"], "/s"),
+    ]
+
+
+async def _keyed(place: Place, template: str, calls: int, rounds: int) -> list[Figure]:
+    """What the keys cost by which pages find calls and the hours of a tenant."""
+
+    async def took(what: str, keyed: bool) -> float:
+        with place.clone(template) as name, psycopg.connect(place.local(name), autocommit=True) as connection:
+            if not keyed:
+                connection.execute(_UNKEYED)
+            pinned_s = _send(connection, _PIN, _pin, calls, TOGETHER)
+            if what == "recorded":
+                return pinned_s + _send(connection, _RECORD, _report, calls, TOGETHER)
+            _send(connection, _RECORD, _report, calls, TOGETHER)
+            async with Database(place.url(name)) as database:
+                place.settle(name)
+                began_s = time.perf_counter()
+                await folding.fold(database)
+                return time.perf_counter() - began_s
+
+    ways = {(what, keyed): partial(took, what, keyed) for what in ("recorded", "folded") for keyed in (True, False)}
+    least = await in_turn(rounds, ways)
+    return [
+        Figure(
+            f"{what} with the dashboard's keys", calls / least[what, True], "without", calls / least[what, False], "/s"
+        )
+        for what in ("recorded", "folded")
     ]
 
 

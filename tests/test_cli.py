@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,12 +19,15 @@ from uuid import UUID
 import psycopg
 import pytest
 from cyclopts import App
+from rich.console import Console
 
 from relevo import __version__, cli
 from relevo.cli.frame import Common
+from relevo.cli.progress import TerminalSink, end_drawing
 from relevo.db import migrations
 from relevo.db.embedded import EmbeddedServer
 from relevo.db.pool import Database
+from relevo.events import Progress
 from relevo.simulator import sample
 from tests.conftest import NOW, rows, value
 from tests.servers import Server
@@ -250,6 +255,37 @@ def test_the_version_and_help_need_no_database(relevo: Shell) -> None:
     of_migrate = relevo("migrate", "--help")
     assert all(option in of_migrate.out for option in ("--dry-run", "--batch-size", "--tenant-ids", "--resume"))
     assert not (relevo.folder / ".relevo").exists()
+
+
+def test_the_list_of_commands_shows_what_each_says_of_itself(relevo: Shell) -> None:
+    shown = relevo("--help", env={"COLUMNS": "240"}).out
+    told = dict(re.findall(r"^│ ([a-z]+) +(\S.*?) *│$", shown, re.MULTILINE))
+    assert told.keys() == cli.COMMANDS.keys()
+    for name in cli.COMMANDS:
+        assert " ".join(str(cli.app[name].help).split()).startswith(told[name].split(".")[0]), name
+
+
+def test_a_command_loads_only_what_it_needs() -> None:
+    asked = "import sys; from relevo import cli; cli._run(['--version']); print([*sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout
+    assert "'psycopg'" in loaded
+    assert [each for each in ("fastapi", "aiohttp", "relevo.rollout", "jinja2") if f"'{each}'" in loaded] == []
+
+
+def test_a_bar_that_nobody_ended_is_taken_away_and_gives_the_cursor_back() -> None:
+    hide, show = "\x1b[?25l", "\x1b[?25h"
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=100)
+    sink = TerminalSink(terminal)
+    for event in (Progress(1, 4, "businesses"), Progress(4, 4, "calls")):
+        sink(event)
+    end_drawing()
+    assert isinstance(terminal.file, io.StringIO)
+    drawn = terminal.file.getvalue()
+    assert drawn.count(hide) == drawn.count(show) == 1
+    assert "4/4 calls" in drawn
+    sink(Progress(1, 2, "calls"))  # the next step draws again
+    end_drawing()
+    assert terminal.file.getvalue().count(show) == 2
 
 
 def test_the_url_is_one_line_however_narrow_the_terminal(relevo: Shell) -> None:

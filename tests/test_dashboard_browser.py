@@ -107,17 +107,28 @@ async def test_all_figures_come_with_one_request_and_what_was_opened_stays_open(
     async with signed_in(house, Role.VIEWER) as tab:
         await tab.until("document.querySelector('#live').dataset.state === 'live'")
         await tab.run("document.querySelector('#numbers details').open = true; window.asked = []")
+        await tab.run("document.querySelector('#as-a-table').focus()")
         await tab.run("document.addEventListener('htmx:beforeRequest', (event) => window.asked.push(event.target.id))")
-        await say(house.database, reported("one more", version="v2", decided_at=system_clock(), at=system_clock()))
-        seen = "[...document.querySelectorAll('#figures .value')].map((each) => each.textContent.trim())"
-        before = await tab.run(f"{seen}.join(' ')")
-        await tab.until(f"{seen}.join(' ') !== {json.dumps(before)} || window.asked.length > 2")
+        now = system_clock()
+        await say(house.database, *(reported(f"more-{n}", version="v2", decided_at=now, at=now) for n in range(7)))
+        counted = "document.querySelectorAll('#figures section')[1].querySelector('.value').textContent"
+        before = await tab.run(counted)
+        await tab.until(f"{counted} !== {json.dumps(before)}")
+        assert await tab.run("document.querySelector('#numbers details').open")
+        assert await tab.run("document.activeElement.id") == "as-a-table"
         last = "[...document.querySelectorAll('#points tbody tr')].at(-1).children[2].textContent"
-        shown = await tab.run(
-            f"document.querySelectorAll('#figures section')[1].querySelector('.value').textContent === {last}"
-        )
-        assert (shown, await tab.run("document.querySelector('#numbers details').open")) == (True, True)
+        assert await tab.run(f"{last} === {counted}")
         assert set(await tab.run("window.asked")) == {"figures"}
+
+
+async def test_a_new_call_is_seen_without_reloading(house: House) -> None:
+    async with signed_in(house, Role.VIEWER) as tab:
+        await tab.open(f"{house.served.address}/calls")
+        await tab.until("document.querySelector('#live').dataset.state === 'live'")
+        await tab.run("document.querySelector('#c-b-1').focus()")
+        await say(house.database, reported("seen", decided_at=system_clock(), at=system_clock()))
+        await tab.until("document.querySelector('#c-seen') !== null")
+        assert await tab.run("document.activeElement.id") == "c-b-1"
 
 
 async def test_a_lost_connection_is_said_and_so_is_its_return(house: House) -> None:

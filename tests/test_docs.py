@@ -104,8 +104,22 @@ async def test_the_runbooks_commands_run_as_they_are_typed(sampled: Database) ->
         assert answered.status != 2, (words, answered.told)
 
 
+def test_whoever_reads_spanish_is_told_to_type_the_same_in_a_hurry() -> None:
+    def steps(page: str, heading: str) -> list[list[str]]:
+        section = PAGES[page].partition(f"## {heading}\n")[2].partition("\n## ")[0]
+        lines = re.findall(r"^relevo .+$", section, re.MULTILINE)
+        return [re.sub(r'"[^"]*"', "REASON", line).split() for line in lines]
+
+    assert steps("guia-del-operador.md", "Nivel por nivel") == steps("runbook.md", "Level by level")
+    panic = [
+        re.findall(r"```sql\n(.*?)```", PAGES[page], re.DOTALL)[0] for page in ("guia-del-operador.md", "runbook.md")
+    ]
+    assert panic[0] == panic[1]
+
+
 def test_the_runbook_knows_every_alert_and_what_callers_hear() -> None:
     causes = {rule.cause for rule in RULES} | {watching.DRIFT} | {each.cause for each in findings(None)}
-    assert [cause for cause in sorted(causes) if f"`{cause}`" not in PAGES["runbook.md"]] == []
+    for page in ("runbook.md", "guia-del-operador.md"):
+        assert [cause for cause in sorted(causes) if f"`{cause}`" not in PAGES[page]] == [], page
     heard = " ".join(PAGES["runbook.md"].split())
     assert [text for text in (APOLOGY, APOLOGY_BEFORE_TRANSFER) if f"*{text}*" not in heard] == []

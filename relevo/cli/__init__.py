@@ -14,6 +14,7 @@ from psycopg import Error as PostgresError
 
 from relevo import __version__
 from relevo.cli.frame import ERR, OUT, Answer
+from relevo.cli.progress import end_drawing
 from relevo.errors import RelevoError
 
 INTERRUPTED = 130
@@ -88,7 +89,7 @@ def _run(words: list[str]) -> int:
         for each in COMMANDS:
             app[each]  # the list shows what each says of itself
     try:
-        answer = app(words)
+        answer = _answered(words)
     except RelevoError as error:
         return _fail(as_json, error.code, str(error), error.fix, error.exit_status)
     except CycloptsError as error:
@@ -102,6 +103,13 @@ def _run(words: list[str]) -> int:
         _print(answer, as_json)
         return answer.status
     return 0
+
+
+def _answered(words: list[str]) -> Any:
+    try:
+        return app(words)
+    finally:
+        end_drawing()
 
 
 def _print(answer: Answer, as_json: bool) -> None:

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import aiohttp
 from cyclopts import App, Parameter
-from rich.table import Table
+from rich import box
+from rich.table import Column, Table
 from rich.text import Text
 
 from relevo.cli.frame import ORDINARY, Answer, Common
@@ -131,14 +132,7 @@ def _item(line: Line) -> dict[str, Any]:
 
 def table(standing: Standing) -> Table:
     """The checklist for people."""
-    rows = Table(
-        "stage",
-        "item",
-        "state",
-        "due",
-        "by",
-        "evidence",
-    )
+    rows = Table("stage", Column("item", no_wrap=True), "state", "due", "by", "evidence", box=box.SIMPLE)
     stage = ""
     for line in standing.lines:
         state = Text("overdue" if line.overdue else line.state, style="red" if line.overdue else _COLOURS[line.state])

@@ -7,6 +7,7 @@ import shutil
 import signal
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from rich.text import Text
 
 from relevo.cli import checklist, db, mirror, move, report, sample
 from relevo.cli.frame import ERR, ORDINARY, OUT, Answer, Common
+from relevo.cli.progress import end_drawing
 from relevo.cli.rehearsing import View, claims_text, heard_table
 from relevo.cli.serve import assembled
 from relevo.db.embedded import EmbeddedServer
@@ -42,6 +44,7 @@ STORY: tuple[Step, ...] = (
     ("Are both sides in step?", lambda common: mirror.status(common=common)),
 )
 USUAL = "healthy"
+_WIDE = 110  # columns
 
 
 async def demo(
@@ -118,6 +121,7 @@ async def _moved(common: Common, chosen: Scenario, console: Console) -> list[dic
     for title, step in STORY if chosen.name == USUAL else _SHORT:
         console.rule(f"[bold]{title}", align="left")
         answer = await step(common)
+        end_drawing()
         if chosen.name == USUAL and not common.json:
             console.print(answer.text)
         done.append({"step": title, "status": answer.status, "answer": answer.data})
@@ -147,7 +151,7 @@ async def _rehearsed(
         made = await report.made(stage.database, stage.mapping, stage.clock())
         brought = Text("\nWhat v2 has brought", "bold")
         left = await _left(stage)
-        due: list[ConsoleRenderable] = [Text("\nWhat is left to do", "bold"), checklist.table(left)] if left else []
+        due = [Text("\nWhat is left to do", "bold"), _due(left, console)] if left else []
         console.print(Group(heard_table(heard), brought, report.table(made), *due, *_verdict(checked)))
         if keep:
             await _stay(stage, console)
@@ -168,14 +172,26 @@ async def _left(stage: Stage) -> Standing | None:
         return await ticking.look(connection, stage.clock())
 
 
+def _due(left: Standing, console: Console) -> ConsoleRenderable:
+    """The checklist, where it can be read; else how it stands."""
+    if console.width >= _WIDE:
+        return checklist.table(left)
+    states = Counter(line.state for line in left.lines)
+    counted = ", ".join(f"{states[state]} {state}" for state in ("done", "failing", "open") if states[state])
+    return Text(
+        f"{len(left.lines)} items: {counted}; relevo checklist lists them, and a wider terminal shows them here"
+    )
+
+
 def _verdict(checked: list[Checked]) -> list[Text]:
     return [Text("\nWhat must be true at the end, asked of the database", "bold"), claims_text(checked)]
 
 
 def _announce(stage: Stage, console: Console) -> None:
     """Where to look."""
-    console.print(f"dashboard: {stage.address}   sign in with: {stage.token}", soft_wrap=True)
-    console.print(f"what Slack, PagerDuty and clients get: {stage.inbox.http}", soft_wrap=True)
+    console.print(f"dashboard: {stage.address}", soft_wrap=True)
+    console.print(f"sign in with: {stage.token}", soft_wrap=True)
+    console.print(f"what Slack, PagerDuty and clients get: {stage.inbox.http}\n", soft_wrap=True)
 
 
 async def _stay(stage: Stage, console: Console) -> None:

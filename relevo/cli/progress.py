@@ -10,6 +10,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from relevo import events
 
 _PLAIN_LINE_EVERY_S = 5.0
+_drawn: list[Progress] = []  # what is on the terminal at the moment
+
+
+def end_drawing() -> None:
+    """Takes every bar off the terminal, and gives the cursor back. A job that failed, or was interrupted, ends none."""
+    while _drawn:
+        _drawn.pop().stop()
 
 
 class TerminalSink:
@@ -39,7 +46,7 @@ class TerminalSink:
         if not self._console.is_terminal:
             self._plain_line(event, rate)
             return
-        if self._bar is None:
+        if self._bar is None or self._bar not in _drawn:
             self._bar = Progress(
                 TextColumn("  "),
                 BarColumn(40),
@@ -50,8 +57,10 @@ class TerminalSink:
                 transient=True,
             )
             self._bar.start()
-            self._bar.add_task("", total=event.total or event.done, unit=event.unit, rate=rate)
-        self._bar.update(self._bar.task_ids[0], completed=event.done, total=event.total or event.done, rate=rate)
+            _drawn.append(self._bar)
+            self._bar.add_task("", unit=event.unit, rate=rate)
+        total = event.total or event.done
+        self._bar.update(self._bar.task_ids[0], completed=event.done, total=total, unit=event.unit, rate=rate)
 
     def _plain_line(self, event: events.Progress, rate: float) -> None:
         now = time.monotonic()
@@ -63,6 +72,7 @@ class TerminalSink:
         self._console.print(f"  {event.done:,}{of} {event.unit}, {rate:,.0f}/s{left}")
 
     def _close(self) -> None:
-        if self._bar is not None:
+        if self._bar in _drawn:
+            _drawn.remove(self._bar)
             self._bar.stop()
-            self._bar = None
+        self._bar = None

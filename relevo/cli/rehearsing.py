@@ -16,7 +16,9 @@ from relevo.rehearsal.stage import Stage, Told
 from relevo.rollout.gate import shown
 from relevo.rollout.plan import Metric
 
-_LINES = 14
+_EVENTS = 30  # remembered; as many are shown as fit
+_LEAST_ROWS = 6
+_TALLEST = 3  # lines of one event
 _COLOURS = {"act": "bold yellow", "move": "bold cyan", "message": "magenta", "note": "dim"}
 _FIGURES: tuple[Metric, ...] = ("error_rate", "failed_call_rate", "p95_latency_ms")
 
@@ -26,7 +28,7 @@ class View:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._told: deque[Told] = deque(maxlen=_LINES)
+        self._told: deque[Told] = deque(maxlen=_EVENTS)
         self._mails = 0
         self._live: Live | None = None
         self.stage: Stage | None = None
@@ -59,10 +61,20 @@ class View:
     def _drawn(self) -> RenderableType:
         if self.stage is None or self.stage.status is None:
             return Text("the server starts …")
-        lines = [_line(each) for each in self._told]
-        for line in lines:
-            line.no_wrap, line.overflow = True, "ellipsis"
-        return Group(_where(self.stage), _figures(self.stage), *lines)
+        standing = Group(_where(self.stage), _figures(self.stage))
+        taken = len(self._console.render_lines(standing))
+        return Group(standing, Text(""), *self._newest(max(self._console.height - taken - 2, _LEAST_ROWS)))
+
+    def _newest(self, rows: int) -> list[Text]:
+        """What happened last, in its order, whole: as much as fits."""
+        shown: list[Text] = []
+        for what in sorted(self._told, key=lambda each: each.at, reverse=True):
+            lines = _line(what).wrap(self._console, self._console.width)
+            rows -= min(len(lines), _TALLEST)
+            if rows < 0:
+                break
+            shown.append(Text("\n").join(lines[:_TALLEST]))
+        return shown[::-1]
 
 
 def _line(what: Told) -> Text:
@@ -79,8 +91,8 @@ def _where(stage: Stage) -> Text:
         (f"{rollout.phase.name} ", "bold"),
         f"(phase {rollout.standing.phase + 1} of {rollout.standing.phases}) ",
         (rollout.standing.state, "bold green" if rollout.standing.state in ("Healthy", "Complete") else "bold"),
-        f" · {status.tenants_on_v2} of {status.total_tenants} tenants on v2 · {tally.calls if tally else 0:,} calls",
-        (f" · {at}", "dim"),
+        f" · {status.tenants_on_v2} of {status.total_tenants} tenants on v2\n",
+        (f"{at} · {tally.calls if tally else 0:,} calls", "dim"),
     )
 
 

@@ -109,10 +109,9 @@ async def assembled(
         measures.watch_flag(flags, system_clock)
         measures.watch_unplaced(lambda: router.unplaced.count)
         remembered = Remembered(clock)
-        terms = terms_of(in_force)
-        provider = Provider(terms) if terms else None
-        leaving = lambda: readiness.draining  # noqa: E731
-        house = House(database, flags, door, mapping, clock, __version__, leaving, remembered, provider)
+        provider = Provider(terms) if (terms := terms_of(in_force)) else None
+        told = database, flags, door, mapping, clock, __version__
+        house = House(*told, lambda: readiness.draining, remembered, provider)
         pages, pulse = open_rooms(house)
         app = create_app(
             __version__,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,8 +20,9 @@ from relevo.metrics.reading import VERSIONS
 PAGE = 50
 BACK_TO = timedelta(days=7)
 """So far back the list goes from where a page of it begins."""
-LOOKED_THROUGH = 50_000
+LOOKED_THROUGH = 10_000
 """So many calls are looked at for a few of a rare kind, before whoever asks is told how far that went."""
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _TIMES = (
     "decided_at", "first_message_at", "started_at", "answered_at", "hung_up_at", "ended_at", "last_message_at",
 )  # fmt: skip
@@ -48,6 +50,7 @@ async def show(visit: Visit) -> Response:
     return visit.page(
         "calls.html",
         calls=found,
+        names=await _names(visit, {row["tenant_id"] for row in found}),
         outcomes=[row["outcome"] for row in outcomes],
         shown=shown,
         full=len(found) == PAGE,
@@ -88,6 +91,13 @@ async def _reach(visit: Visit, asked: dict[str, Any]) -> datetime | None:
     )
     since: datetime | None = rows[0]["since"]
     return since
+
+
+async def _names(visit: Visit, tenants: set[str | None]) -> dict[str, str]:
+    """What tenants are called, by id; without those that have no name, or are no tenant's id at all."""
+    ids = [each for each in tenants if each is not None and _UUID.fullmatch(each)]
+    query = statement("dashboard", "names_of", tenants=visit.house.mapping.fill()["tenants"])
+    return {row["id"]: row["name"] for row in await visit.house.database.alone(query, {"ids": ids})}
 
 
 async def one(visit: Visit) -> Response:

@@ -30,6 +30,9 @@ SELECT t.id FROM relevo.active_tenants() AS t (id) ORDER BY t.id
 -- names --
 SELECT t.id::text AS id, t.name FROM {tenants} AS t WHERE t.id::text = ANY (%(ids)s::text[]) ORDER BY t.name, t.id
 
+-- names_of --
+SELECT t.id::text AS id, t.name FROM {tenants} AS t WHERE t.id = ANY (%(ids)s::uuid[]) AND t.name IS NOT NULL
+
 -- extend --
 UPDATE public.feature_flags SET enabled = true, percentage = %(percentage)s WHERE name = %(name)s
 
