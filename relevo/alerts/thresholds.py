@@ -19,8 +19,9 @@ WINDOWS = (HOUR, 6 * HOUR, 24 * HOUR)
 """A rate is judged on the shortest of these that holds enough calls: a canary sees a dozen in eight hours."""
 ENOUGH_CALLS = 20
 """Of fewer, one bad call would be a catastrophe."""
-ENOUGH_ALONE = 500
-"""Of so many, the figure alone is evidence: at half of a threshold it passes that by chance about once in a hundred."""
+ENOUGH_ALONE: Mapping[Severity, int] = MappingProxyType({"warning": 500, "critical": 100})
+"""Of so many, the figure alone is evidence: what is healthy is far below what is critical, and not so far below a
+warning, which it passes by chance about once in a hundred looks at 500 calls."""
 CHANCE: Mapping[Severity, float] = MappingProxyType({"warning": 0.02, "critical": 0.05})
 """Of fewer, how unlikely so many bad calls must be, were v2 just as bad as the threshold; what is critical lies farther
 from what is healthy, and may be believed sooner."""
@@ -153,7 +154,7 @@ def _shown(rule: Rule, judgement: Judgement, windows: list[Health]) -> Judgement
         threshold = rule.critical if severity == "critical" else rule.warning
         for health in windows:
             bad, of, share = rule.counts(health, threshold)
-            if bad > share * of and (of >= ENOUGH_ALONE or chance_of(bad, of, share) <= CHANCE[severity]):
+            if bad > share * of and (of >= ENOUGH_ALONE[severity] or chance_of(bad, of, share) <= CHANCE[severity]):
                 return severity
     return "healthy"
 

@@ -74,6 +74,6 @@ async def _windows(connection: Connection, now: datetime) -> dict[timedelta, Hea
     read: dict[timedelta, Health] = {}
     for length in WINDOWS:
         read[length] = (await health(connection, Window.last(length, now)))["v2"]
-        if min(read[length].total_calls, read[length].measured_calls) >= ENOUGH_ALONE:
+        if min(read[length].total_calls, read[length].measured_calls) >= ENOUGH_ALONE["warning"]:
             break
     return read
