@@ -60,6 +60,7 @@ FROM generate_series(1, 450) AS call (nth)
 JOIN (SELECT id, row_number() OVER () AS n FROM businesses) AS b ON b.n = 1 + nth * 7919 %% %(tenants)s;
 
 ALTER TABLE relevo.calls DISABLE TRIGGER USER;
+SET work_mem = '256MB';  -- the join in one piece, so that calls lie in the order of time, as they come
 CREATE TEMP TABLE built AS
 SELECT pg_get_indexdef(indexrelid) AS again FROM pg_index
 WHERE indrelid = 'relevo.calls'::regclass AND NOT indisprimary;
@@ -90,5 +91,6 @@ BEGIN
         EXECUTE definition;
     END LOOP;
 END $$;
+RESET work_mem;
 ALTER TABLE relevo.calls ENABLE TRIGGER USER;
 DROP TABLE built;

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,6 +37,9 @@ from tests.serving import serving
 
 CONNECTIONS = 64
 REQUESTS = 20_000
+LOAD = 0.4  # of what a worker can take: at which a caller's wait is measured, for full load measures the queue
+ADDED_MS = 5.0  # that a caller may wait longer for us than for the bare route, 99 times in a hundred
+PACED_S = 5.0
 CONFIGURATIONS = 1_000
 _ANSWER = "RELEVO_BENCH_ANSWER"  # a file that holds what the bare route answers
 _ID = "call-" + "0" * 15
@@ -81,6 +85,13 @@ async def compare(place: Place, rounds: int) -> list[Figure]:
                         [await _asked(*bare, asking), await _asked(*worker, asking), await _asked(*worker, reporting)]
                         for _ in range(rounds)
                     ]
+                    pace = LOAD * max(run.per_second for _, run, _ in runs)
+                    added_ms = min(
+                        [
+                            -await _paced_p99_ms(bare[0], asking, pace) + await _paced_p99_ms(served.port, asking, pace)
+                            for _ in range(rounds)
+                        ]
+                    )
                 with serving(url, env={"RELEVO_VAPI_SECRET": SECRET}) as another:
                     two = [worker, (another.port, another.process.pid)]
                     both_us = min([await _beside_each_other(two, asking) for _ in range(rounds)])
@@ -91,6 +102,7 @@ async def compare(place: Place, rounds: int) -> list[Figure]:
     return [
         Figure(what, best.per_second, route, floor.per_second, "req/s", least=0.4),
         Figure(f"{what}: 99th percentile", best.p99_ms, route, floor.p99_ms, "ms"),
+        Figure(f"99th percentile added at {pace:,.0f} req/s, each on time", added_ms, "asked", ADDED_MS, "ms", most=1),
         Figure(f"{what}: processor time", best.cpu_us, route, floor.cpu_us, "µs/req"),
         Figure(
             "processor time, two workers at once",
@@ -164,6 +176,25 @@ async def _asked(port: int, pid: int, templates: list[bytes], at_once: int = CON
     return Run(REQUESTS / seconds, statistics.quantiles(load.took_s, n=100)[98] * 1000, used_s / REQUESTS * 1e6)
 
 
+async def _paced_p99_ms(port: int, templates: list[bytes], per_second: float) -> float:
+    """How long 99 of 100 callers wait who come at this pace, whether those before them were answered or not."""
+    loop = asyncio.get_running_loop()
+    load = _Load(templates, loop.create_future(), next(_runs), paced=True)
+    connections = [await loop.create_connection(lambda: _Client(load), "127.0.0.1", port) for _ in range(CONNECTIONS)]
+    load.idle += [client for _, client in connections]
+    many = round(per_second * PACED_S)
+    load.most, began = many, time.perf_counter()
+    for number in range(many):
+        due = began + number / per_second
+        if (early := due - time.perf_counter()) > 0:
+            await asyncio.sleep(early)
+        load.come(due)
+    await load.done
+    for transport, _client in connections:
+        transport.close()
+    return statistics.quantiles(load.took_s, n=100)[98] * 1000
+
+
 def _cpu_s(pid: int) -> float:
     """Processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -199,6 +230,28 @@ class _Load:
     asked: int = field(default=0)
     answered: int = field(default=0)
     took_s: list[float] = field(default_factory=list)
+    most: int = REQUESTS
+    paced: bool = False  # they come when they come; else each connection asks again as soon as it was answered
+    idle: list[_Client] = field(default_factory=list)
+    waiting: deque[float] = field(default_factory=deque)  # since when, where no connection is free
+
+    def come(self, since: float) -> None:
+        """One more, who has been there since then."""
+        if self.idle:
+            self.idle.pop().ask(since)
+        else:
+            self.waiting.append(since)
+
+    def freed(self, client: _Client) -> None:
+        """A connection has been answered."""
+        if self.paced and not self.waiting:
+            self.idle.append(client)
+        elif self.paced:
+            client.ask(self.waiting.popleft())
+        elif self.asked < self.most:
+            client.ask()
+        if self.answered == self.most and not self.done.done():
+            self.done.set_result(None)
 
     def next(self) -> bytes:
         self.asked += 1
@@ -219,9 +272,9 @@ class _Client(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
-    def ask(self) -> None:
+    def ask(self, since: float | None = None) -> None:
         assert self._transport is not None
-        self._missing, self._asked_at = 0, time.perf_counter()
+        self._missing, self._asked_at = 0, since or time.perf_counter()
         self._transport.write(self._load.next())
 
     def data_received(self, data: bytes) -> None:
@@ -238,7 +291,4 @@ class _Client(asyncio.Protocol):
             return
         self._load.took_s.append(time.perf_counter() - self._asked_at)
         self._load.answered += 1
-        if self._load.asked < REQUESTS:
-            self.ask()
-        elif self._load.answered == REQUESTS and not self._load.done.done():
-            self._load.done.set_result(None)
+        self._load.freed(self)

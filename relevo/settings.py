@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from relevo.errors import ConfigurationError, nearest
 
 DEFAULT_FILE = Path("relevo.toml")
+Days = Annotated[int, Field(ge=30)]
 
 
 class Settings(BaseSettings):
@@ -119,6 +120,15 @@ class Settings(BaseSettings):
 
     notify_clients: bool = False
     """Whether what happens in a rollout mails clients by itself; otherwise only ``relevo notify send`` does."""
+
+    keep_tool_calls_days: Days | None = None
+    """Days that what callers had the built-in back end do is kept; None: for good."""
+
+    keep_messages_days: Days | None = None
+    """The same for messages to the team that were sent or given up; mails to clients are kept."""
+
+    keep_complaints_days: Days | None = None
+    """The same for complaints."""
 
     oidc_issuer: str | None = None
     """The OpenID provider that people sign in with, by its issuer's URL; None: with tokens alone."""

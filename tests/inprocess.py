@@ -85,6 +85,6 @@ async def asking(database: Database, **chosen: Any) -> AsyncIterator[Asked]:
         return NOW if asked is None else asked.now
 
     async with Flags(database) as flags, webhook(database, flags, in_force, clock) as router:
-        asked = Asked(create_app("tests", Measures("tests"), direct=router.routes), router, NOW)
+        asked = Asked(create_app("tests", Measures("tests"), direct=router.endpoints).asgi, router, NOW)
         yield asked
     structlog.reset_defaults()

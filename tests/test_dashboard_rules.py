@@ -17,6 +17,7 @@ from relevo.alerts import thresholds, watching
 from relevo.dashboard import (
     charts,
     judging,
+    records,
     rooms,
     strip,
     wheel,
@@ -127,7 +128,7 @@ def test_every_sentence_is_said_in_spanish() -> None:
             said |= set(re.findall(r': "([^"]*)"', table))
     said |= {*wheel.LABELS, *wheel.REFUSALS.values(), *strip.LABELS.values(), *get_args(gate.Verdict)}
     said |= {*get_args(state.State)}
-    said |= {*reviewing.REASONS.values()}
+    said |= {*reviewing.REASONS.values(), *records.COUNTS.values()}
     said |= {limit.label for limit in judging.LIMITS} | {span.label for span in charts.SPANS.values()}
     said |= {*get_args(states.State), *(role.label for role in Role), *get_args(judging.Grade)} - {"none"}
     assert len(said) > 150
@@ -184,7 +185,8 @@ def test_every_reason_of_ours_is_told_in_spanish() -> None:
     said |= {
         f"Error rate is 7.00% (threshold: 5%), 20 calls in {thresholds._words(each)}" for each in thresholds.WINDOWS
     }
-    said |= {*hanging._ACTIONS.values(), *refusals.WORDS}
+    said |= {*hanging._ACTIONS.values()}
+    said |= {words for _, *told in refusals.REFUSALS.values() for words in told}
     for file in ("rollout/controller.py", "rollout/state.py"):
         said |= told_by_itself(file)
     assert {words for words in said if wording.retold("es", sample(words)) == sample(words)} == set()

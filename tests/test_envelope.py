@@ -17,6 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from relevo.serving import background, envelope
 from relevo.serving.envelope import LONGEST_BODY, Envelope
 from relevo.serving.measures import Measures
+from relevo.serving.told import Told
 
 PRIVATE = "señora Pérez"
 Inside = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -27,7 +28,7 @@ class Exchange:
 
     def __init__(self, inside: Inside, *parts: bytes, whole: bool = True, path: str = "/x") -> None:
         self.measures = Measures("test")
-        self._app = Envelope(inside, measures=self.measures, templates={})
+        self._app = Envelope(inside, told=Told(self.measures), templates={})
         self._messages: list[Message] = [
             {"type": "http.request", "body": part, "more_body": not whole or place < len(parts) - 1}
             for place, part in enumerate(parts)

@@ -68,7 +68,7 @@ TIME_AND_CHANCE = {
     ("migration/throttle.py", "time.monotonic"): "looks once a second, and gives way only so long",
     ("migration/steps/backup.py", "uuid.uuid4"): "names a backup before the database knows of it",
     ("rollback/data.py", "time.monotonic"): "duration_seconds is a real duration",
-    ("serving/envelope.py", "secrets.token_hex"): "tells one request from another in logs",
+    ("serving/told.py", "secrets.token_hex"): "tells the requests of one process from those of another in logs",
     ("rehearsal/stage.py", "random.Random"): "dice with the seed that was handed in",
     ("simulator/world.py", "random.Random"): "dice with the seed that was handed in",
 }

@@ -272,10 +272,11 @@ async def test_nobody_joins_while_one_of_those_who_would_is_in_a_freeze_of_their
     await change(
         ready,
         """CREATE OR REPLACE FUNCTION relevo.v1_tenants()
-           RETURNS TABLE (id uuid, vertical text, name text, time_zone text, email text, phone_number text)
+           RETURNS TABLE (id uuid, vertical text, name text, time_zone text, email text, phone_number text,
+                          human_phone_number text)
            LANGUAGE sql STABLE AS $$
                SELECT b.id, b.vertical, b.name, CASE WHEN b.id = '{}' THEN 'America/Tijuana' ELSE 'America/Cancun' END,
-                      NULL, NULL FROM public.businesses b $$""".replace("{}", here.tenants[1]),
+                      NULL, NULL, NULL FROM public.businesses b $$""".replace("{}", here.tenants[1]),
     )
     plan = parse('[[freeze]]\ndays = ["monday"]\nbegins = 06:00:00\nlasts = "1h"')  # 14:00 in Tijuana, UTC
     here.now = here.now.replace(hour=14, minute=30)

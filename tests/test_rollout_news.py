@@ -161,9 +161,10 @@ async def with_contacts(ready: Database) -> Scene:
     await change(
         ready,
         """CREATE OR REPLACE FUNCTION relevo.v1_tenants()
-           RETURNS TABLE (id uuid, vertical text, name text, time_zone text, email text, phone_number text)
+           RETURNS TABLE (id uuid, vertical text, name text, time_zone text, email text, phone_number text,
+                          human_phone_number text)
            LANGUAGE sql STABLE AS 'SELECT b.id, b.vertical, b.name, ''America/Tijuana'', ''c'' || left(b.id::text, 8)
-                                   || ''@example.mx'', NULL FROM public.businesses b'""",
+                                   || ''@example.mx'', NULL, NULL FROM public.businesses b'""",
     )
     await change(ready, "INSERT INTO relevo.source_mapping (fingerprint) VALUES ('x')")
     return here

@@ -24,8 +24,9 @@ from tests.conftest import copied, rows
 from tests.dashboard import OURS, Visitor, visible
 from tests.issuers import CALLBACK, CLIENT, EMAIL, SECRET, SUBJECT, Claims, Issuer, issuing, key
 from tests.servers import Server
-from tests.serving import Answer, Served, secrets_of_each_role, serving
+from tests.serving import Answer, House, Served, housed, secrets_of_each_role, serving
 from tests.standins import Reply
+from tests.test_dashboard_rules import NEEDED
 
 pytestmark = pytest.mark.parametrize("server", [18], indirect=True, ids=["pg18"])
 
@@ -78,6 +79,13 @@ async def house(server: Server, template: str) -> AsyncIterator[Place]:
             secrets = await secrets_of_each_role(database)
             with serving(url, env={**issuer.settings, "RELEVO_SERVE_TRUSTED_PROXIES": "127.0.0.1"}) as served:
                 yield Place(served, database, issuer, secrets)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def plain(server: Server, template: str) -> AsyncIterator[House]:
+    """A server without an issuer."""
+    async with housed(server, template) as house:
+        yield house
 
 
 @pytest.fixture
@@ -362,6 +370,18 @@ def test_another_site_begins_no_sign_in(place: Place, site: str) -> None:
     assert visitor.cookies == {}
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_no_form_is_taken_from_another_site(plain: House, site: str) -> None:
+    admin = Visitor(plain.served).sign_in(plain.secrets[Role.ADMIN])
+    forms = [path for method, path in NEEDED if method == "POST"]
+    assert len(forms) > 8
+    for path in forms:
+        answer = admin.ask("POST", path, {"language": "es"}, {"sec-fetch-site": site})
+        assert (answer.status, "another site" in visible(answer.body.decode())) == (403, True), path
+    assert admin.cookies.keys() == {"relevo_session"}
+    assert signed_in(admin)
+
+
 # Let in ------------------------------------------------------------------------------------------------------------
 
 
@@ -464,6 +484,13 @@ def test_an_issuer_that_describes_itself_wrongly_is_not_used(
         with serving(url, env=issuer.settings) as served:
             visitor = Visitor(served)
             refused(visitor, visitor.ask("GET", "/sign-in/provider"), 503, words, "check RELEVO_OIDC_ISSUER")
+
+
+def test_without_an_issuer_there_is_no_way_there_and_back(plain: House) -> None:
+    visitor = Visitor(plain.served)
+    assert "through-provider" not in visitor.page("/sign-in")
+    for path in ("/sign-in/provider", f"{CALLBACK}?code=x&state=x"):
+        assert "no identity provider is configured" in visitor.page(path, 404)
 
 
 async def test_while_the_issuer_is_away_tokens_open_and_it_is_found_again(server: Server, template: str) -> None:

@@ -331,8 +331,9 @@ async def test_what_is_rendered_by_row_takes_name_and_vertical_from_the_platform
     async with sampled.transaction() as connection:
         await connection.execute(
             b"""CREATE OR REPLACE FUNCTION relevo.v1_tenants()
-                RETURNS TABLE (id uuid, vertical text, name text, time_zone text, email text, phone_number text)
-                LANGUAGE sql STABLE AS 'SELECT id, vertical, name, NULL, NULL, NULL FROM public.businesses'"""
+                RETURNS TABLE (id uuid, vertical text, name text, time_zone text, email text, phone_number text,
+                               human_phone_number text)
+                LANGUAGE sql STABLE AS 'SELECT id, vertical, name, NULL, NULL, NULL, NULL FROM public.businesses'"""
         )
         found = await connection.execute(
             b"""SELECT b.name, b.vertical, said.*

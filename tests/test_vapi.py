@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
@@ -13,11 +15,12 @@ from relevo.cli.move import preflight
 from relevo.db.pool import Database
 from relevo.errors import UnknownName, VapiRefused
 from relevo.migration import runner, source
-from relevo.migration.mapping import DEFAULT
+from relevo.migration.mapping import DEFAULT, Field
 from relevo.migration.run import Options
 from relevo.webhooks import numbers as bindings
 from relevo.webhooks import reconciling
 from relevo.webhooks.handlers import upstream
+from relevo.webhooks.known import Known
 from relevo.webhooks.numbers import Changed
 from relevo.webhooks.vapi import Vapi
 from tests.calling import Line, lines
@@ -44,13 +47,23 @@ class Account:
         }
         self.calls: dict[str, dict[str, Any]] = {}
         self.fails_for: set[str] = set()
+        self.newest_first = True
+
+    def page(self, asked: dict[str, str]) -> list[dict[str, Any]]:
+        """A thousand numbers at most, as Vapi's own API gives them."""
+        found = sorted(self.numbers.values(), key=lambda each: each.get("createdAt", ""), reverse=self.newest_first)
+        if "createdAtLe" in asked:
+            found = [each for each in found if each["createdAt"] <= asked["createdAtLe"]]
+        if "createdAtGe" in asked:
+            found = [each for each in found if each["createdAt"] >= asked["createdAtGe"]]
+        return found[: min(1_000, int(asked.get("limit", 100)))]
 
     def __call__(self, request: Request) -> Reply:
         if request.headers.get("authorization") != f"Bearer {KEY}":
             return Reply(401)
         path = request.path.partition("?")[0]
         if request.method == "GET" and path == "/phone-number":
-            return Reply(body=[*self.numbers.values()])
+            return Reply(body=self.page(dict(parse_qsl(urlsplit(request.path).query))))
         kind, _, known = path.strip("/").partition("/")
         if known in self.fails_for or (kind == "call" and known not in self.calls):
             return Reply(404 if kind == "call" else 400)
@@ -73,7 +86,9 @@ def at_vapi(account: Account) -> Iterator[StandIn]:
         yield running
 
 
-async def adopted(database: Database, at: StandIn, tenants: list[str] | None = None) -> list[Changed]:
+async def adopted(
+    database: Database, at: StandIn, tenants: list[str] | None = None, transfer_to: str | None = HUMAN
+) -> list[Changed]:
     async with upstream.session() as session:
         return await bindings.adopt(
             database,
@@ -81,7 +96,7 @@ async def adopted(database: Database, at: StandIn, tenants: list[str] | None = N
             lambda: NOW,
             tenants=tenants,
             webhook="https://relevo.test/webhooks/vapi",
-            transfer_to=HUMAN,
+            transfer_to=transfer_to,
             actor="tests",
             reason="going live",
         )
@@ -132,6 +147,68 @@ async def test_a_number_that_vapi_does_not_change_is_not_called_adopted(
     assert set(done.values()) == {None}
     (row,) = await rows(sampled, "SELECT bound, adopted_at FROM relevo.vapi_numbers WHERE id = %s", [stubborn])
     assert row == {"bound": True, "adopted_at": None}
+
+
+async def human_lines(database: Database, account: Account, *said: str) -> list[str]:
+    """Map where a person of a business answers, and have the tenants of the account's numbers say it; their ids."""
+    tenants = replace(DEFAULT.tenants, fields={"human_phone_number": Field("human_phone_number")})
+    owners = [line.tenant_id for line in (await lines(database))[: len(account.numbers)]]
+    async with database.transaction() as connection:
+        await source.install(connection, replace(DEFAULT, tenants=tenants), NOW)
+        for owner, own in zip(owners, said, strict=True):
+            query = "UPDATE public.businesses SET human_phone_number = %s WHERE id = %s"
+            await connection.execute(query, (own, owner))
+    return owners
+
+
+async def test_adopting_takes_a_business_s_own_line_where_the_number_has_none(
+    sampled: Database, account: Account, at_vapi: StandIn
+) -> None:
+    own = {"type": "number", "number": "+525500000001"}
+    first, second, third = account.numbers.values()
+    second["fallbackDestination"] = own
+    await human_lines(sampled, account, "+52 (55) 1234-5678", "+525512345678", "extensión 12")
+    assert [each.failure for each in await adopted(sampled, at_vapi, transfer_to=None)] == [None] * 3
+    assert first["fallbackDestination"] == {"type": "number", "number": "+525512345678"}
+    assert second["fallbackDestination"] == own
+    assert "fallbackDestination" not in third
+
+
+async def test_a_caller_is_transferred_where_vapi_would_or_to_the_business_s_own_line(
+    sampled: Database, account: Account, at_vapi: StandIn
+) -> None:
+    owners = await human_lines(sampled, account, "+52 (55) 1234-5678", "+525512345678", "extensión 12")
+    await adopted(sampled, at_vapi, [owners[1]])
+    known = Known(sampled, lambda: NOW)
+    assert await known.refresh()
+    answering = [known.of_tenant(owner) for owner in owners]
+    assert [entry and entry.human_line for entry in answering] == ["+525512345678", HUMAN, None]
+
+
+def many(count: int, at_once: int) -> dict[str, dict[str, Any]]:
+    """Numbers, so many of them made in the same moment."""
+    made = (NOW + timedelta(seconds=number // at_once) for number in range(count))
+    return {
+        f"number-{number:05}": {"id": f"number-{number:05}", "createdAt": at.isoformat().replace("+00:00", ".000Z")}
+        for number, at in enumerate(made)
+    }
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+async def test_more_numbers_than_vapi_gives_at_once_are_all_read(
+    account: Account, at_vapi: StandIn, newest_first: bool
+) -> None:
+    account.numbers, account.newest_first = many(2_500, at_once=7), newest_first
+    async with upstream.session() as session:
+        found = await Vapi(session, at_vapi.url, KEY).numbers()
+    assert sorted(each["id"] for each in found) == sorted(account.numbers)
+
+
+async def test_numbers_of_which_some_cannot_be_read_are_not_taken_for_all(account: Account, at_vapi: StandIn) -> None:
+    account.numbers = many(2_500, at_once=2_500)
+    async with upstream.session() as session:
+        with pytest.raises(VapiRefused, match="tells of 1,000 numbers, and not whether there are more"):
+            await Vapi(session, at_vapi.url, KEY).numbers()
 
 
 async def test_a_wrong_key_is_said_to_be_wrong(sampled: Database, at_vapi: StandIn) -> None:

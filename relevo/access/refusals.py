@@ -52,8 +52,6 @@ REFUSALS: dict[str, tuple[type[RelevoError], str, str]] = {
         " at {issuer}: {redirect}",
     ),
 }
-WORDS = tuple(dict.fromkeys(said for _, what, fix in REFUSALS.values() for said in (what, fix)))
-"""Every sentence, with its gaps."""
 
 
 def refused(cause: str, **gaps: str) -> RelevoError:

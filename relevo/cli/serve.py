@@ -8,12 +8,12 @@ import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import partial
 from typing import Annotated
 
 import structlog
 from cyclopts import Parameter
-from starlette.types import ASGIApp
 
 from relevo import __version__
 from relevo.access.door import Door
@@ -21,6 +21,8 @@ from relevo.access.keyring import Keyring
 from relevo.access.provider import Provider
 from relevo.access.terms import terms_of
 from relevo.alerts import watching
+from relevo.cleanup import forgetting
+from relevo.cleanup.forgetting import keep_forgetting
 from relevo.cli import recording
 from relevo.cli.frame import ORDINARY, Common, WholeNumber
 from relevo.clock import Clock, system_clock
@@ -42,7 +44,7 @@ from relevo.migration.mapping import SourceMapping
 from relevo.report import ticking
 from relevo.rollout.controller import TICK_S, Ticked, keep_ticking
 from relevo.serving import complaints_api, flag_api, health, logged, logs, server
-from relevo.serving.app import create_app
+from relevo.serving.app import Application, create_app
 from relevo.serving.background import Job, Pace
 from relevo.serving.measures import Measures
 from relevo.serving.readiness import Readiness
@@ -92,7 +94,7 @@ async def assembled(
     clock: Clock = system_clock,
     pace: Pace = _USUAL,
     errors: logs.Errors | None = None,
-) -> AsyncIterator[tuple[ASGIApp, Readiness]]:
+) -> AsyncIterator[tuple[Application, Readiness]]:
     """The application with all that goes on beside it, on an open database. ``clock`` is that of calls and of the
     rollout; people are signed in, and keys expire, by the real one. ``errors``: what was logged, to be kept."""
     outgoing = channels(in_force, texts_of(in_force), clock)
@@ -106,15 +108,14 @@ async def assembled(
         measures.watch_flag(flags, system_clock)
         measures.watch_unplaced(lambda: router.unplaced.count)
         remembered = Remembered(clock)
-        terms = terms_of(in_force)
-        provider = Provider(terms) if terms else None
-        leaving = lambda: readiness.draining  # noqa: E731
-        house = House(database, flags, door, mapping, clock, __version__, leaving, remembered, provider)
+        provider = Provider(terms) if (terms := terms_of(in_force)) else None
+        told = database, flags, door, mapping, clock, __version__
+        house = House(*told, lambda: readiness.draining, remembered, provider)
         pages, pulse = open_rooms(house)
         app = create_app(
             __version__,
             measures,
-            direct=router.routes,
+            direct=router.endpoints,
             routes=[*ofrep.routes(flags, door), *health.routes(readiness, measures), *pages],
             routers=flag_api.routers(flags, door) + complaints_api.routers(database, mapping.fill(), door, clock),
             jobs=[
@@ -147,7 +148,14 @@ def _upkeep(database: Database, mapping: SourceMapping, in_force: Settings, cloc
         partial(watching.keep_watching, database, clock, every_s=pace.alerts_s or watching.EVERY_S),
         partial(ticking.keep_reminding, database, clock),
         *([told] if in_force.notify_clients else []),
+        *([partial(keep_forgetting, database, kept, clock)] if (kept := _kept(in_force)) else []),
     ]
+
+
+def _kept(in_force: Settings) -> dict[str, timedelta]:
+    """How long what is not kept for good is kept, by kind."""
+    days = {kind: getattr(in_force, f"keep_{kind}_days") for kind in forgetting.KINDS}
+    return {kind: timedelta(days=many) for kind, many in days.items() if many is not None}
 
 
 def _deliveries(database: Database, outgoing: list[Channel], clock: Clock, pace: Pace) -> list[Job]:

@@ -135,7 +135,9 @@ class Delivery:
             case Never(why):
                 self._failures, self._rests_until = 0, None
                 await outbox.give_up(connection, message, now, why)
-                _log.error("message dead", channel=self._channel.name, id=message.id, notice=message.notice, why=why)
+                # A client's address that is refused is no fault of the system; a page that is lost is.
+                log = _log.warning if self._channel.name == "email" else _log.error
+                log("message dead", channel=self._channel.name, id=message.id, notice=message.notice, why=why)
             case NotNow(why, after_s, everybody):
                 await self._put_off(connection, message, now, why, after_s, everybody)
 

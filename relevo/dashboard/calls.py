@@ -20,7 +20,7 @@ from relevo.metrics.reading import VERSIONS
 PAGE = 50
 BACK_TO = timedelta(days=7)
 """So far back the list goes from where a page of it begins."""
-LOOKED_THROUGH = 50_000
+LOOKED_THROUGH = 10_000
 """So many calls are looked at for a few of a rare kind, before whoever asks is told how far that went."""
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _TIMES = (

@@ -21,6 +21,17 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How a cell begins that a spreadsheet would compute."""
 
 
+COUNTS = {
+    "seen": "looked at",
+    "migrated": "moved",
+    "quarantined": "set aside",
+    "updated_calls": "calls given an outcome",
+    "refused_outcomes": "outcomes refused",
+    "metrics_businesses": "businesses measured",
+}
+"""What steps count, and what it is called."""
+
+
 async def migration(visit: Visit) -> Response:
     """Runs and how far they are, what was set aside, what to review, and the backups."""
     async with visit.house.database.transaction(read_only=True, snapshot=True) as connection:
@@ -32,7 +43,7 @@ async def migration(visit: Visit) -> Response:
             "review": await every(connection, statement("dashboard", "review", tenants=tenants)),
             "backups": await every(connection, statement("dashboard", "backups")),
         }
-    return visit.page("migration.html", runs=runs, steps=steps, **found)
+    return visit.page("migration.html", runs=runs, steps=steps, counts=COUNTS, **found)
 
 
 async def audit(visit: Visit) -> Response:

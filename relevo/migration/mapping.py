@@ -45,7 +45,14 @@ CALL_FIELDS: Table[str, str] = MappingProxyType(
     }
 )
 TENANT_FIELDS: Table[str, str] = MappingProxyType({"id": "uuid", "vertical": "text", "name": "text"})
-CONTACT_FIELDS: Table[str, str] = MappingProxyType({"time_zone": "text", "email": "text", "phone_number": "text"})
+CONTACT_FIELDS: Table[str, str] = MappingProxyType(
+    {
+        "time_zone": "text",
+        "email": "text",
+        "phone_number": "text",
+        "human_phone_number": "text",  # where a person of the business answers
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

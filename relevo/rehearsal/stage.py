@@ -14,7 +14,6 @@ from typing import Literal, Protocol
 
 import psycopg
 from pydantic import SecretStr
-from starlette.types import ASGIApp
 
 from relevo.access import tokens
 from relevo.access.roles import Role
@@ -31,6 +30,7 @@ from relevo.rollout import plan as plans
 from relevo.rollout.cohort import Candidate, with_canary
 from relevo.rollout.operating import Status
 from relevo.serving import server
+from relevo.serving.app import Application
 from relevo.serving.background import Pace
 from relevo.serving.readiness import Readiness
 from relevo.settings import Settings
@@ -61,7 +61,7 @@ class Assembling(Protocol):
 
     def __call__(
         self, database: Database, in_force: Settings, mapping: SourceMapping, clock: Clock, pace: Pace
-    ) -> AbstractAsyncContextManager[tuple[ASGIApp, Readiness]]:
+    ) -> AbstractAsyncContextManager[tuple[Application, Readiness]]:
         """The application and its readiness, for the length of the block."""
 
 

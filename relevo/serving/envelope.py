@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from relevo.serving import logs
-from relevo.serving.measures import Measures
+from relevo.serving import problems
 from relevo.serving.problems import problem
+from relevo.serving.told import HUNG_UP, Told, fault_of
 
 LONGEST_BODY = 1 << 20
 LONGEST_MESSAGE = 8 << 20  # of Vapi: a report carries the whole conversation, several times over
 ANSWERED_WITHIN_S = 30.0  # until the answer begins; a stream may go on for as long as it likes
-QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked all day long; logged only when they say no
+# What a request is answered that takes too long, by whether all of it had come.
+LATE = {False: (408, "the request did not come to its end"), True: (503, "this took too long")}
 
 # Of every answer. uvicorn adds them, so that what it answers by itself, to a request that is no HTTP, has them too.
 SECURITY_HEADERS = [
@@ -38,21 +37,20 @@ SECURITY_HEADERS = [
     ("cross-origin-opener-policy", "same-origin"),
     ("cross-origin-resource-policy", "same-origin"),
 ]
-_CACHE_CONTROL = b"cache-control"
-
-_log = structlog.get_logger()
+NOT_KEPT = (b"cache-control", b"no-store")
+HTTPS_ONLY = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 
 
 class Envelope:
     """Middleware: see the module."""
 
     def __init__(
-        self, app: ASGIApp, *, measures: Measures, templates: Mapping[Any, str], longest: int = LONGEST_BODY
+        self, app: ASGIApp, *, told: Told, templates: Mapping[Any, str], longest: Mapping[str, int] | None = None
     ) -> None:
         """``templates``: the path of each plain route by its endpoint, because only FastAPI's own leave theirs.
-        ``longest``: bytes of a body."""
-        self._app, self._longest = app, longest
-        self._measures = measures
+        ``longest``: bytes of a body by the path, where more than of others is taken."""
+        self._app, self._longest = app, longest or {}
+        self._told = told
         self._templates = templates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,29 +58,14 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self._longest)
+        exchange = _Exchange(scope, receive, send, self._longest.get(scope["path"], LONGEST_BODY), self._told.new_id())
         now_s = asyncio.get_running_loop().time
         began_s = now_s()
         try:
             await exchange.run(self._app)
         finally:
-            self._tell(scope, exchange, now_s() - began_s)
-
-    def _tell(self, scope: Scope, exchange: _Exchange, seconds: float) -> None:
-        route, status = self._template(scope), exchange.status or 499  # 499: they hung up before the answer
-        self._measures.count(scope["method"], route, status, seconds)
-        if route in QUIET and status < 400:
-            return
-        say: Callable[..., Any] = _log.error if exchange.fault else _log.info
-        say(
-            "request",
-            request_id=exchange.id,
-            method=scope["method"],
-            route=route,
-            status=status,
-            ms=round(seconds * 1000, 2),
-            **exchange.fault,
-        )
+            status, taken_s = exchange.status or HUNG_UP, now_s() - began_s
+            self._told.tell(exchange.id, scope["method"], self._template(scope), status, taken_s, exchange.fault)
 
     def _template(self, scope: Scope) -> str:
         """The route that answered, as it is written, without the values in it: they may be anybody's names."""
@@ -93,8 +76,8 @@ class Envelope:
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, longest: int) -> None:
-        self.id = secrets.token_hex(8)
+    def __init__(self, scope: Scope, receive: Receive, send: Send, longest: int, request_id: str) -> None:
+        self.id = request_id
         self.status: int | None = None  # None: nothing has been answered yet
         self.fault: dict[str, Any] = {}
         self._scope, self._receive, self._send, self._longest = scope, receive, send, longest
@@ -109,14 +92,13 @@ class _Exchange:
             async with asyncio.timeout(ANSWERED_WITHIN_S) as self._limit:
                 await app(self._scope, self.receive, self.send)
         except TimeoutError as error:
-            late = (408, "the request did not come to its end") if not self._whole else (503, "this took too long")
-            await self._instead(error, *late)
+            await self._instead(error, *LATE[self._whole])
         except ClientDisconnect:
             pass  # nobody is there to be answered
         except HTTPException as error:  # a body too large, that nothing inside made an answer of
             await self._instead(None, error.status_code, error.detail)
         except Exception as error:  # the last one to catch it, or the connection would just break
-            await self._instead(error, 500, "something went wrong here; it is not your request")
+            await self._instead(error, *problems.BROKEN)
 
     async def receive(self) -> Message:
         """The next part of the body. Raises HTTPException when it is too large, whatever its headers promised."""
@@ -137,17 +119,17 @@ class _Exchange:
             if self._limit is not None:
                 self._limit.reschedule(None)
             headers = [*message.get("headers", ()), (b"x-request-id", self.id.encode())]
-            if not any(name.lower() == _CACHE_CONTROL for name, _ in headers):
-                headers.append((_CACHE_CONTROL, b"no-store"))
+            if not any(name.lower() == NOT_KEPT[0] for name, _ in headers):
+                headers.append(NOT_KEPT)
             if self._scope["scheme"] == "https":
-                headers.append((b"strict-transport-security", b"max-age=31536000; includeSubDomains"))
+                headers.append(HTTPS_ONLY)
             message["headers"] = headers
         await self._send(message)
 
     async def _instead(self, error: Exception | None, status: int, what: str) -> None:
         self._limit = None  # it has ended
         if error is not None and status != 408:
-            self.fault = {"error": type(error).__name__, "where": logs.where(error)}
+            self.fault = fault_of(error)
         if self.status is not None:  # too late for another answer; breaking off tells that it is not whole
             raise ConnectionAbortedError("the answer broke off") from None
         close = {"connection": "close"} if status == 408 else None  # the rest of it is not waited for

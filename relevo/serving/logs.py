@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import traceback
@@ -11,6 +12,8 @@ from typing import BinaryIO
 import structlog
 from pydantic_core import to_json
 from structlog.typing import EventDict, WrappedLogger
+
+from relevo.clock import system_clock
 
 _ERRORS = frozenset({"error", "critical"})
 _LONGEST = 200
@@ -45,12 +48,12 @@ def configure(to: BinaryIO | None = None) -> Errors:
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _stamp,
             errors.count,
             _render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.BytesLoggerFactory(to or sys.stderr.buffer),
+        logger_factory=_Sheet(to or sys.stderr.buffer).handed_out,
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_Libraries()], level=logging.WARNING, force=True)
@@ -66,8 +69,44 @@ def where(error: BaseException) -> list[str]:
     return [f"{frame.filename.rsplit('site-packages/', 1)[-1]}:{frame.lineno} {frame.name}" for frame in frames]
 
 
+def _stamp(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    event["timestamp"] = system_clock().isoformat().removesuffix("+00:00") + "Z"
+    return event
+
+
 def _render(_logger: WrappedLogger, _name: str, event: EventDict) -> bytes:
     return to_json(event, fallback=str)
+
+
+class _Sheet:
+    """Where lines are written, those of one turn of the loop together: writing each by itself cost more than to make
+    it."""
+
+    def __init__(self, to: BinaryIO) -> None:
+        self._to = to
+        self._lines: list[bytes] = []
+
+    def handed_out(self, *_names: str) -> _Sheet:
+        """The logger that structlog's own loggers end in: this one, whoever asks."""
+        return self
+
+    def msg(self, line: bytes) -> None:
+        """One line more."""
+        self._lines.append(line)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._write()
+        else:
+            if len(self._lines) == 1:
+                loop.call_soon(self._write)
+
+    debug = info = warning = error = critical = msg
+
+    def _write(self) -> None:
+        lines, self._lines = self._lines, []
+        self._to.write(b"".join([line + b"\n" for line in lines]))
+        self._to.flush()
 
 
 class _Libraries(logging.Handler):

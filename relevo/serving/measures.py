@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, disable_created_metrics, generate_latest
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from relevo.clock import Clock
 from relevo.flags.store import Flags
@@ -21,17 +25,8 @@ class Measures:
     def __init__(self, version: str) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a time of creation per label would double the lines
         self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "relevo_http_requests", "Requests answered.", ("method", "route", "status"), registry=self.registry
-        )
-        self._durations = Histogram(
-            "relevo_http_request_duration_seconds",
-            "From the request's headers to the end of the answer.",
-            ("route",),
-            buckets=_BUCKETS_S,
-            registry=self.registry,
-        )
-        self._counting: dict[tuple[str, str, int], Callable[[float], None]] = {}
+        self._requests = _Requests()
+        self.registry.register(self._requests)
         build = Gauge("relevo_build_info", "Which Relevo this is.", ("version", "python"), registry=self.registry)
         build.labels(version, platform.python_version()).set(1)
 
@@ -53,20 +48,47 @@ class Measures:
 
     def count(self, method: str, route: str, status: int, seconds: float) -> None:
         """One request more."""
-        key = (method, route, status)
-        counted = self._counting.get(key)
-        if counted is None:  # looking labels up by their words costs more than all the rest
-            requests = self._requests.labels(method if method in _METHODS else "other", route, str(status))
-            duration = self._durations.labels(route)
-
-            def counted(taken_s: float) -> None:
-                requests.inc()
-                duration.observe(taken_s)
-
-            if method in _METHODS:  # strangers make up others
-                self._counting[key] = counted
-        counted(seconds)
+        self._requests.count(
+            method if method in _METHODS else "other", route, status, seconds
+        )  # strangers make up others
 
     def exposition(self) -> bytes:
         """All of it, in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class _Requests(Collector):
+    """How many requests, and how long they took: plain numbers, added up when somebody asks. The library's own counters
+    lock for each."""
+
+    def __init__(self) -> None:
+        self._answered: dict[tuple[str, str, int], int] = {}
+        self._took: dict[str, tuple[list[int], list[float]]] = {}  # by route: how many per bucket, and their sum
+
+    def count(self, method: str, route: str, status: int, seconds: float) -> None:
+        """One more."""
+        key = (method, route, status)
+        self._answered[key] = self._answered.get(key, 0) + 1
+        if route not in self._took:
+            self._took[route] = [0] * (len(_BUCKETS_S) + 1), [0.0]
+        buckets, total = self._took[route]
+        buckets[bisect_left(_BUCKETS_S, seconds)] += 1
+        total[0] += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        """What Prometheus is told."""
+        answered = CounterMetricFamily(
+            "relevo_http_requests", "Requests answered.", labels=("method", "route", "status")
+        )
+        for (method, route, status), many in self._answered.items():
+            answered.add_metric((method, route, str(status)), many)
+        yield answered
+        took = HistogramMetricFamily(
+            "relevo_http_request_duration_seconds",
+            "From the request's headers to the end of the answer.",
+            labels=("route",),
+        )
+        limits = [*map(str, _BUCKETS_S), "+Inf"]
+        for route, (buckets, total) in self._took.items():
+            took.add_metric((route,), list(zip(limits, accumulate(buckets), strict=True)), total[0])
+        yield took

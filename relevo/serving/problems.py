@@ -47,6 +47,7 @@ _FIXES = {
     HTTPStatus.INTERNAL_SERVER_ERROR: "see the server's log under this request id",
 }
 _CODES = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "BodyTooLarge"}  # whose name is another in each Python
+BROKEN = (500, "something went wrong here; it is not your request")
 _OFREP = "/ofrep/"  # whose errors always carry errorDetails
 
 

@@ -10,18 +10,21 @@ import ipaddress
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import structlog
 import uvicorn
-from starlette.types import ASGIApp
 
 from relevo.errors import ConfigurationError, PortTaken, UsageError
+from relevo.serving.app import Application
 from relevo.serving.envelope import SECURITY_HEADERS
+from relevo.serving.lane import Connection
 from relevo.serving.readiness import Readiness
 
 DRAINS_FOR_S = 1.0  # not ready, and still answering: so that a load balancer has time to see it
 FINISHES_WITHIN_S = 5  # requests under way get this long after that
+KEPT_ALIVE_S = 5  # a connection that nobody uses
 _BACKLOG = 2048
 _ALLOCATIONS = 10_000  # between two collections; Python's 700 are a request or two
 
@@ -67,7 +70,7 @@ def proxies(written: str) -> list[str]:
 
 
 async def serve(
-    app: ASGIApp,
+    app: Application,
     listening: socket.socket,
     readiness: Readiness,
     *,
@@ -79,10 +82,12 @@ async def serve(
 
 
 @contextlib.asynccontextmanager
-async def beside(app: ASGIApp, listening: socket.socket, readiness: Readiness) -> AsyncIterator[str]:
+async def beside(
+    app: Application, listening: socket.socket, readiness: Readiness, *, trusted_proxies: list[str] | None = None
+) -> AsyncIterator[str]:
     """Serve for the length of the block, in this process, and yield the address; signals stay whose they are."""
     announced: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    server = _Server(_config(app, []), readiness, announced.set_result, signals=False)
+    server = _Server(_config(app, trusted_proxies or []), readiness, announced.set_result, signals=False)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     ended: asyncio.Future[Any] = serving
     await asyncio.wait({ended, announced}, return_when=asyncio.FIRST_COMPLETED)
@@ -97,11 +102,11 @@ async def beside(app: ASGIApp, listening: socket.socket, readiness: Readiness) -
         await serving
 
 
-def _config(app: ASGIApp, trusted_proxies: list[str]) -> uvicorn.Config:
+def _config(app: Application, trusted_proxies: list[str]) -> uvicorn.Config:
     return uvicorn.Config(
-        app,
+        app.asgi,
         loop="asyncio",
-        http="httptools",
+        http=partial(Connection, lanes=app.lanes),  # type: ignore[arg-type]  # which is called, and nothing else
         ws="none",
         lifespan="on",
         log_config=None,
@@ -110,6 +115,7 @@ def _config(app: ASGIApp, trusted_proxies: list[str]) -> uvicorn.Config:
         headers=SECURITY_HEADERS,
         proxy_headers=bool(trusted_proxies),
         forwarded_allow_ips=trusted_proxies,
+        timeout_keep_alive=KEPT_ALIVE_S,
         timeout_graceful_shutdown=FINISHES_WITHIN_S,
     )
 

@@ -11,9 +11,10 @@ CREATE FUNCTION relevo.v1_configurations() RETURNS SETOF relevo.v1_config
 LANGUAGE sql STABLE AS 'SELECT NULL::relevo.v1_config WHERE false';
 
 CREATE FUNCTION relevo.v1_tenants()
-RETURNS TABLE (id uuid, vertical text, name text, time_zone text, email text, phone_number text)
+RETURNS TABLE (id uuid, vertical text, name text, time_zone text, email text, phone_number text,
+               human_phone_number text)
 LANGUAGE sql STABLE AS
-'SELECT NULL::uuid, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text WHERE false';
+'SELECT NULL::uuid, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text WHERE false';
 
 -- The fields of a configuration that can be written back to v1.
 CREATE FUNCTION relevo.v1_writable() RETURNS text[]

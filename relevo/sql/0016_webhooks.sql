@@ -60,6 +60,7 @@ CREATE TABLE relevo.tool_calls (
     CHECK ((result IS NULL) <> (error IS NULL)),
     CHECK (outcome IS NULL OR error IS NULL)
 );
+CREATE INDEX tool_calls_at ON relevo.tool_calls (at);  -- the oldest are forgotten first
 
 -- v1 as it is, or nothing where it is retired or the platform has dropped it: v2 must still be answered.
 CREATE FUNCTION relevo.v1_as_it_is() RETURNS SETOF relevo.v1_config
@@ -84,13 +85,22 @@ EXCEPTION WHEN undefined_table OR undefined_column OR invalid_schema_name OR und
 END $$;
 
 CREATE FUNCTION relevo.tenants_as_they_are()
-RETURNS TABLE (id uuid, vertical text, name text, time_zone text, email text, phone_number text)
+RETURNS TABLE (id uuid, vertical text, name text, time_zone text, email text, phone_number text,
+               human_phone_number text)
 LANGUAGE plpgsql STABLE SET search_path = '' AS $$
 BEGIN
     RETURN QUERY SELECT * FROM relevo.v1_tenants();
 EXCEPTION WHEN undefined_table OR undefined_column OR invalid_schema_name THEN
     RETURN;
 END $$;
+
+-- Where a person of a business answers: the number that Vapi itself transfers to, else the business's own. Null where that
+-- is none that Vapi would take: an assistant with such a one is refused as a whole.
+CREATE FUNCTION relevo.human_line(fallback jsonb, own text) RETURNS text
+LANGUAGE sql IMMUTABLE
+RETURN coalesce(
+    fallback ->> 'number',
+    CASE WHEN translate(own, ' ()-.', '') COLLATE "C" ~ '^\+[1-9][0-9]{6,14}$' THEN translate(own, ' ()-.', '') END);
 
 -- How many minutes a time zone is ahead of UTC.
 CREATE FUNCTION relevo.minutes_from_utc(now timestamptz, time_zone text) RETURNS integer

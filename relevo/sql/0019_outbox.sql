@@ -22,6 +22,7 @@ CREATE TABLE relevo.outbox (
 );
 CREATE INDEX outbox_waiting ON relevo.outbox (channel, due_at, id) WHERE state = 'waiting';
 CREATE INDEX outbox_thread ON relevo.outbox (thread, id) WHERE state = 'waiting' AND thread IS NOT NULL;
+CREATE INDEX outbox_settled ON relevo.outbox (settled_at) WHERE channel <> 'email';
 CREATE INDEX outbox_notice ON relevo.outbox (notice, tenant_id);
 ALTER TABLE relevo.outbox ENABLE ROW LEVEL SECURITY;
 

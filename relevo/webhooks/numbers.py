@@ -40,6 +40,7 @@ class Number:
     adopted_by: str | None
     before: dict[str, Any] | None  # what releasing puts back
     tenants: tuple[str, ...]  # whose configurations name it
+    human_line: str | None  # where a person of the one tenant answers, by the platform's own table
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +80,17 @@ async def adopt(
     reason: str | None,
 ) -> list[Changed]:
     """Unbind the numbers of tenants (None: of all), so that they ask us. ``webhook``: the URL they should ask; None
-    leaves what they have. ``transfer_to``: their fallback; None leaves it. Numbers of nobody are left alone.
+    leaves what they have. ``transfer_to``: their fallback; None leaves it, and where there is none takes the business's
+    own line to a person. Numbers of nobody are left alone.
 
     Raises UnknownName for a tenant without a number, VapiUnreachable, VapiRefused.
     """
     done = []
     for number in _of(await read(database, vapi, clock), tenants):
         change: dict[str, Any] = dict.fromkeys(_BINDINGS)
-        if transfer_to is not None:
-            change["fallbackDestination"] = {"type": "number", "number": transfer_to}
+        line = transfer_to or (number.human_line if number.fallback is None else None)
+        if line is not None:
+            change["fallbackDestination"] = {"type": "number", "number": line}
         if webhook is not None:
             change["server"] = {**(number.server or {}), "url": webhook}
         if not number.bound and number.adopted_at is not None:

@@ -7,6 +7,7 @@ from whom we answered: it is made of the call's id, and no other call can use it
 from __future__ import annotations
 
 import base64
+import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ GOOD_FOR = timedelta(days=7)
 """A report may come late, but not that late."""
 _LONGEST = 2_000  # bytes of a pin
 _MAC_BYTES = 32
+_LONGEST_KEY = 64  # bytes that BLAKE2 takes of a key
+_USE = b"relevo-pin"  # so that nothing else signed with such a key is a pin
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ def signed(pin: Pin, keys: Keys) -> str | None:
             pin.flag_version,
         ]
     )
-    return _written(hmac.digest(keys.secrets[number], payload, "sha256") + payload)
+    return _written(_mac(keys.secrets[number], payload) + payload)
 
 
 def verified(text: str, keys: Keys, now: datetime) -> Pin | None:
@@ -64,7 +67,7 @@ def verified(text: str, keys: Keys, now: datetime) -> Pin | None:
         mac, payload = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
         said = from_json(payload)
         key = keys.secrets.get(said[0])
-        if key is None or not hmac.compare_digest(mac, hmac.digest(key, payload, "sha256")):
+        if key is None or not hmac.compare_digest(mac, _mac(key, payload)):
             return None
     except (ValueError, TypeError, LookupError):
         return None
@@ -100,6 +103,11 @@ def in_query(query: bytes) -> str | None:
         return None
     found = parse_qs(query.decode("latin-1"), max_num_fields=20).get(PARAMETER)
     return found[0] if found else None
+
+
+def _mac(key: bytes, payload: bytes) -> bytes:
+    """BLAKE2's own keyed mode: as good as HMAC with SHA-256, in half of the time."""
+    return hashlib.blake2b(payload, key=key[:_LONGEST_KEY], digest_size=_MAC_BYTES, person=_USE).digest()
 
 
 def _written(raw: bytes) -> str:

@@ -1,16 +1,16 @@
-"""The webhook's two addresses, as plain routes on raw bytes."""
+"""The webhook's two addresses, on raw bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.requests import ClientDisconnect
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from relevo.webhooks import answers
 from relevo.webhooks.answers import House
+from relevo.webhooks.handlers.upstream import Reply
 from relevo.webhooks.router import Delivery, Router, texts
 
 PATHS = ("/webhooks/vapi", "/api/voice-agent/webhook")
@@ -26,14 +26,23 @@ class Webhook:
         self._router, self._public_url, self._credential_id, self._own = router, public_url, credential_id, own
         self._houses: dict[tuple[str, str], House] = {}
 
+    def admit(self, named: Mapping[str, str], query: bytes) -> None:
+        """Raises Unauthorized, before the body is read, for whoever shows nothing that could let them in."""
+        self._router.admit(named, query)
+
+    async def answer(
+        self, scheme: str, headers: Sequence[tuple[bytes, bytes]], named: Mapping[str, str], query: bytes, body: bytes
+    ) -> Reply:
+        """The answer to one message, from somebody who was admitted. Raises Unauthorized and NoMessage."""
+        house = self._house(scheme, named.get("host", ""))
+        return await self._router.receive(Delivery(headers, named, query, body, house))
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one message."""
-        headers = scope["headers"]
+        """The same, as ASGI has it."""
+        headers, query = scope["headers"], scope["query_string"]
         named = texts(headers)
-        self._router.admit(named, scope["query_string"])
-        body = await _whole(receive)
-        house = self._house(scope["scheme"], named.get("host", ""))
-        reply = await self._router.receive(Delivery(headers, named, scope["query_string"], body, house))
+        self.admit(named, query)
+        reply = await self.answer(scope["scheme"], headers, named, query, await _whole(receive))
         told = [
             (b"content-type", reply.content_type.encode("latin-1", "replace")),
             (b"content-length", str(len(reply.body)).encode()),
@@ -64,9 +73,9 @@ async def _whole(receive: Receive) -> bytes:
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def routes(
+def endpoints(
     router: Router, *, public_url: str | None, credential_id: str | None, assistant: Mapping[str, Any]
-) -> list[Route]:
-    """``public_url``: the base that Vapi reaches us by; None: as each request has it. ``assistant``: parts of every
-    assistant that are the platform's own choice, as the model."""
-    return [Route(path, Webhook(router, public_url, credential_id, assistant), methods=["POST"]) for path in PATHS]
+) -> dict[str, Webhook]:
+    """The webhook's endpoints by their paths. ``public_url``: the base that Vapi reaches us by; None: as each request
+    has it. ``assistant``: parts of every assistant that are the platform's own choice, as the model."""
+    return {path: Webhook(router, public_url, credential_id, assistant) for path in PATHS}

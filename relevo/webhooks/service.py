@@ -9,8 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from starlette.routing import Route
-
 from relevo.clock import Clock
 from relevo.db.pool import Database
 from relevo.flags.store import Flags
@@ -36,7 +34,7 @@ from relevo.webhooks.vapi import Vapi
 class Webhook:
     """What a server needs of it."""
 
-    routes: list[Route]
+    endpoints: dict[str, addresses.Webhook]  # by their paths
     jobs: list[Callable[[], Awaitable[None]]]
     known: Known
     unplaced: Unplaced
@@ -77,7 +75,7 @@ async def webhook(database: Database, flags: Flags, settings: Settings, clock: C
         shadow = Shadow(database, known, asking, share) if share > 0 else None
         back_end = BackEnd(database, clock)
         router = Router(authentication(settings), known, calls, asking, back_end, breakers, clock, upstreams, shadow)
-        served = addresses.routes(
+        served = addresses.endpoints(
             router,
             public_url=settings.public_url,
             credential_id=settings.vapi_credential_id,

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from relevo.errors import VapiRefused, VapiUnreachable
 
 WITHIN_S = 10.0
-_MOST_NUMBERS = 1_000
+_PAGE = 1_000  # numbers; Vapi gives no more at once
 
 
 class Vapi:
@@ -21,9 +21,23 @@ class Vapi:
         self._session, self._url, self._key = session, url.rstrip("/"), key
 
     async def numbers(self) -> list[dict[str, Any]]:
-        """All phone numbers. Raises VapiUnreachable, VapiRefused."""
-        found = await self._ask("GET", f"/phone-number?limit={_MOST_NUMBERS}")
-        return [each for each in found if isinstance(each, dict) and each.get("id")] if isinstance(found, list) else []
+        """All phone numbers. Raises VapiUnreachable, VapiRefused; also where Vapi does not tell all of them."""
+        found: dict[str, dict[str, Any]] = {}
+        further = ""
+        while True:
+            page = await self._ask("GET", f"/phone-number?limit={_PAGE}{further}")
+            page = (
+                [each for each in page if isinstance(each, dict) and each.get("id")] if isinstance(page, list) else []
+            )
+            known = len(found)
+            found |= {each["id"]: each for each in page}
+            if len(page) < _PAGE:
+                return [*found.values()]
+            if len(found) == known:
+                raise VapiRefused(
+                    f"Vapi tells of {known:,} numbers, and not whether there are more", fix="see Vapi's dashboard"
+                )
+            further = _after(page)
 
     async def change_number(self, number_id: str, change: dict[str, Any]) -> dict[str, Any]:
         """A number, after the change. Raises VapiUnreachable, VapiRefused."""
@@ -82,6 +96,13 @@ class Vapi:
             raise VapiUnreachable(
                 f"what answers at {self._url} is not Vapi", fix="check RELEVO_VAPI_API_URL"
             ) from error
+
+
+def _after(page: list[dict[str, Any]]) -> str:
+    """The query for what follows a page; those made in the same moment as its last come again. Which way it is sorted
+    is not documented."""
+    first, last = str(page[0].get("createdAt", "")), str(page[-1].get("createdAt", ""))
+    return f"&{'createdAtLe' if first >= last else 'createdAtGe'}={quote(last, safe='')}"
 
 
 def _object(value: Any) -> dict[str, Any]:

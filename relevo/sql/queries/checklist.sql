@@ -57,7 +57,8 @@ FROM (
            CASE WHEN 'reservations' = ANY (c.enabled_capabilities) THEN 'reservation_created'
                 WHEN 'appointments' = ANY (c.enabled_capabilities) THEN 'appointment_created'
                 WHEN 'orders' = ANY (c.enabled_capabilities) THEN 'order_created' END AS outcome,
-           'human_transfer' = ANY (c.enabled_capabilities) AS transfers, n.fallback ->> 'number' AS human_line, c.id
+           'human_transfer' = ANY (c.enabled_capabilities) AS transfers, 
+           relevo.human_line(n.fallback, t.human_phone_number) AS human_line, c.id
     FROM public.voice_assistant_configs c
     JOIN relevo.tenants_as_they_are() AS t ON t.id = c.business_id
     LEFT JOIN relevo.vapi_numbers n ON n.id = c.phone_number_id

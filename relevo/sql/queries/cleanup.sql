@@ -162,3 +162,40 @@ DELETE FROM public.migration_backups WHERE id = %(id)s
 
 -- deprecated --
 SELECT relevo.v1_is_deprecated() AS deprecated, relevo.v1_is_retired() AS retired
+
+-- forget_tool_calls --
+WITH gone AS (
+    DELETE FROM relevo.tool_calls WHERE (call_id, tool_call_id) IN (
+        SELECT t.call_id, t.tool_call_id FROM relevo.tool_calls t WHERE t.at < %(before)s::timestamptz
+        ORDER BY t.at LIMIT %(at_most)s FOR UPDATE SKIP LOCKED) RETURNING at
+), audited AS (
+    INSERT INTO relevo.audit_log (actor, action, subject, details)
+    SELECT 'relevo', 'record.forget', 'tool_calls', jsonb_build_object('rows', count(*), 'until', max(at)) FROM gone
+    HAVING count(*) > 0
+)
+SELECT count(*) AS forgotten FROM gone
+
+-- forget_messages --
+-- Mails are kept: each client gets each notice once, ever.
+WITH gone AS (
+    DELETE FROM relevo.outbox WHERE id IN (
+        SELECT o.id FROM relevo.outbox o WHERE o.settled_at < %(before)s::timestamptz AND o.channel <> 'email'
+        ORDER BY o.settled_at LIMIT %(at_most)s FOR UPDATE SKIP LOCKED) RETURNING settled_at
+), audited AS (
+    INSERT INTO relevo.audit_log (actor, action, subject, details)
+    SELECT 'relevo', 'record.forget', 'messages', jsonb_build_object('rows', count(*), 'until', max(settled_at))
+    FROM gone HAVING count(*) > 0
+)
+SELECT count(*) AS forgotten FROM gone
+
+-- forget_complaints --
+WITH gone AS (
+    DELETE FROM relevo.complaints WHERE id IN (
+        SELECT c.id FROM relevo.complaints c WHERE c.at < %(before)s::timestamptz
+        ORDER BY c.at LIMIT %(at_most)s FOR UPDATE SKIP LOCKED) RETURNING at
+), audited AS (
+    INSERT INTO relevo.audit_log (actor, action, subject, details)
+    SELECT 'relevo', 'record.forget', 'complaints', jsonb_build_object('rows', count(*), 'until', max(at)) FROM gone
+    HAVING count(*) > 0
+)
+SELECT count(*) AS forgotten FROM gone

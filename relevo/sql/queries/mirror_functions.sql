@@ -7,7 +7,8 @@ CREATE OR REPLACE FUNCTION relevo.v1_configurations() RETURNS SETOF relevo.v1_co
 LANGUAGE sql STABLE AS $source$ SELECT c.* FROM {configurations} AS c $source$;
 
 CREATE OR REPLACE FUNCTION relevo.v1_tenants()
-RETURNS TABLE (id uuid, vertical text, name text, time_zone text, email text, phone_number text)
+RETURNS TABLE (id uuid, vertical text, name text, time_zone text, email text, phone_number text,
+               human_phone_number text)
 LANGUAGE sql STABLE AS $source$ SELECT {tenant_columns} FROM {tenants_table} AS v1 $source$;
 
 CREATE OR REPLACE FUNCTION relevo.derived(configs relevo.v1_config[])

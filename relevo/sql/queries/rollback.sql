@@ -74,9 +74,13 @@ WHERE stage < 6 AND version = 'v2' AND NOT synthetic AND tenant_id = ANY (%(tena
 -- Calls that are going on with v2, of the tenants named, or of all that the flag does not put there any more; and by
 -- number at Vapi where a person of the business answers.
 WITH line AS (
-    SELECT c.business_id::text AS tenant_id, jsonb_object_agg(n.id, n.fallback ->> 'number') AS lines
-    FROM public.voice_assistant_configs c JOIN relevo.vapi_numbers n ON n.id = c.phone_number_id
-    WHERE n.fallback ->> 'number' IS NOT NULL GROUP BY c.business_id
+    SELECT c.business_id::text AS tenant_id,
+           jsonb_object_agg(c.phone_number_id, relevo.human_line(n.fallback, t.human_phone_number)) AS lines
+    FROM public.voice_assistant_configs c
+    LEFT JOIN relevo.tenants_as_they_are() AS t ON t.id = c.business_id
+    LEFT JOIN relevo.vapi_numbers n ON n.id = c.phone_number_id
+    WHERE c.phone_number_id <> '' AND relevo.human_line(n.fallback, t.human_phone_number) IS NOT NULL
+    GROUP BY c.business_id
 )
 SELECT c.call_id, c.tenant_id, l.lines AS human_lines
 FROM relevo.calls c LEFT JOIN line l ON l.tenant_id = c.tenant_id

@@ -20,7 +20,7 @@ SELECT coalesce(v1.id, v2.id)::text AS config_id, coalesce(v2.business_id, v1.bu
        array_remove(ARRAY[nullif(v1.phone_number_id, ''), nullif(v2.phone_number_id, '')], NULL) AS number_ids,
        nullif(tenant.phone_number, '') AS number,
        nullif(v1.vapi_assistant_id, '') AS v1_assistant, nullif(v2.vapi_assistant_id, '') AS v2_assistant,
-       n.fallback ->> 'number' AS human_line, zone.minutes AS minutes_from_utc,
+       relevo.human_line(n.fallback, tenant.human_phone_number) AS human_line, zone.minutes AS minutes_from_utc,
        hashtextextended(concat_ws('|', v1::text, v2::text, tenant::text, q.config_id), 0)::text AS stamp
 FROM v1 FULL JOIN public.voice_assistant_configs v2 ON v2.id = v1.id
 LEFT JOIN tenant ON tenant.id = coalesce(v2.business_id, v1.business_id)
@@ -80,16 +80,27 @@ RETURNING *
 DELETE FROM relevo.vapi_numbers WHERE seen_at < %(before)s AND adopted_at IS NULL
 
 -- numbers --
--- The numbers at Vapi, with the tenants whose configurations name them.
-SELECT n.*, coalesce(t.tenants, '{{}}') AS tenants
-FROM relevo.vapi_numbers n
-LEFT JOIN LATERAL (
-    SELECT array_agg(DISTINCT c.business_id::text ORDER BY c.business_id::text) AS tenants
+-- The numbers at Vapi, with the tenants whose configurations name them, and where a person of the one answers.
+WITH config AS MATERIALIZED (
+    SELECT DISTINCT business_id::text AS tenant_id, phone_number_id
     FROM (SELECT business_id, phone_number_id FROM relevo.v1_as_it_is()
           UNION ALL
-          SELECT business_id, phone_number_id FROM public.voice_assistant_configs) AS c
-    WHERE c.phone_number_id = n.id OR c.phone_number_id = n.number
-) AS t ON true
+          SELECT business_id, phone_number_id FROM public.voice_assistant_configs) AS both_sides
+    WHERE phone_number_id <> '' AND business_id IS NOT NULL
+), named AS (
+    SELECT n.id, array_agg(DISTINCT c.tenant_id ORDER BY c.tenant_id) AS tenants
+    FROM (SELECT id, id AS told FROM relevo.vapi_numbers
+          UNION SELECT id, number FROM relevo.vapi_numbers WHERE number IS NOT NULL) AS n
+    JOIN config c ON c.phone_number_id = n.told
+    GROUP BY n.id
+), line AS MATERIALIZED (
+    SELECT t.id::text AS tenant_id, relevo.human_line(NULL, t.human_phone_number) AS human_line
+    FROM relevo.tenants_as_they_are() AS t
+)
+SELECT n.*, coalesce(named.tenants, '{{}}') AS tenants, line.human_line
+FROM relevo.vapi_numbers n
+LEFT JOIN named ON named.id = n.id
+LEFT JOIN line ON cardinality(named.tenants) = 1 AND line.tenant_id = named.tenants[1]
 ORDER BY n.number, n.id
 
 -- adopt --
