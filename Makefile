@@ -15,7 +15,7 @@ test: $(INSTALLED) $(TOOLS) $(CLIENTS)
 	.venv/bin/ruff check --quiet .
 	.venv/bin/ruff format --quiet --check .
 	.venv/bin/mypy
-	.venv/bin/pytest -q -n 2
+	.venv/bin/pytest -q -n 2 --dist worksteal
 
 # Figures beside what they are compared with, from one run; about three minutes on a quiet machine.
 bench: $(INSTALLED) $(PEERS)
