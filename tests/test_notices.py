@@ -369,7 +369,10 @@ async def test_two_servers_one_of_which_is_killed_tell_each_client_once(ready: D
 async def test_ten_thousand_clients_are_each_told_once(sampled: Database) -> None:
     await mapped(sampled)
     for function, what in (
-        ("v1_tenants()", "SELECT md5(n::text)::uuid, 'dental', 'Negocio ' || n, NULL, 'c' || n || '@example.mx', NULL"),
+        (
+            "v1_tenants()",
+            "SELECT md5(n::text)::uuid, 'dental', 'Negocio ' || n, NULL, 'c' || n || '@example.mx', NULL, NULL",
+        ),
         ("active_tenants()", "SELECT md5(n::text)::uuid::text"),
     ):
         returns = await value(sampled, "SELECT pg_get_function_result(%s::regprocedure)", (f"relevo.{function}",))
