@@ -1,6 +1,7 @@
 """A hundred thousand bent messages: never an error of ours, never another tenant's words.
 
-In-process and seeded. RELEVO_FUZZ says how many; CI is content with two thousand.
+In-process and seeded, through the application and through the lane. RELEVO_FUZZ says how many; CI is content with two
+thousand.
 """
 
 from __future__ import annotations
@@ -47,12 +48,14 @@ HEADERS: list[dict[str, str]] = [
 ]  # fmt: skip
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def world(server: Server, template: str) -> AsyncIterator[tuple[Asked, list[Line]]]:
+@pytest_asyncio.fixture(scope="module", loop_scope="session", params=[False, True], ids=["application", "lane"])
+async def world(
+    server: Server, template: str, request: pytest.FixtureRequest
+) -> AsyncIterator[tuple[Asked, list[Line]]]:
     with copied(server, template) as url:
         async with Database(url) as database:
             found = await prepared(database)
-            async with asking(database) as application:
+            async with asking(database, by_wire=request.param) as application:
                 yield application, found
 
 
