@@ -76,7 +76,9 @@ class Vapi:
                 async with self.session.post(f"{address}{path}", json=said, headers={"x-vapi-secret": SECRET}) as told:
                     if told.status == 200:
                         return dict(await told.json())
+                    # A call that begins is answered by every process that lives, whatever is away.
                     assert told.status == 503, (told.status, await told.text())
+                    assert said["message"]["type"] != "assistant-request", await told.text()
             except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError):
                 pass
             await asyncio.sleep(0.02)  # as a backoffPlan has it
