@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,7 +25,7 @@ class Line:
     number_id: str
     number: str
     assistant_id: str
-    v1_prompt: str
+    v1_prompt: str = field(repr=False)  # a failing example that prints it is not read by anybody
 
 
 async def lines(database: Database) -> list[Line]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from relevo.db.pool import Database
@@ -165,6 +165,8 @@ def deliveries(draw: st.DrawFn) -> tuple[str, int, list[int], list[int]]:
 
 
 @given(delivery=deliveries())
+@example(delivery=("inbound", 0, [0, 3], [3, 0]))
+@example(delivery=("inbound", 0, [3, 4], [4, 3]))
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )

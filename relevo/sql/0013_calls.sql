@@ -271,14 +271,18 @@ BEGIN
         SELECT DISTINCT ON (m.call_id)
                m.call_id, m.tenant_id, m.version, coalesce(m.served_version, m.version), m.decided_at, m.decided_by,
                coalesce(m.asked, false), m.flag_version, m.direction, m.fallback, coalesce(m.unanswered, false),
-               coalesce(m.synthetic, false), m.at, m.at
+               coalesce(m.synthetic, false), a.at, a.at
         FROM jsonb_populate_recordset(NULL::relevo.message, pins) AS m
+        -- A message that only tells that there is a call is written where it is the first, and else not: its moment
+        -- must not make a difference.
+        CROSS JOIN LATERAL (SELECT CASE WHEN m.asked THEN m.at END) AS a (at)
         ORDER BY m.call_id, m.asked DESC NULLS LAST, m.decided_at
         ON CONFLICT (call_id) DO UPDATE
         SET (tenant_id, version, served_version, decided_at, decided_by, asked, flag_version, fallback, unanswered,
-             synthetic) =
+             synthetic, first_message_at, last_message_at) =
             ROW (excluded.tenant_id, excluded.version, excluded.served_version, excluded.decided_at, excluded.decided_by,
-                 excluded.asked, excluded.flag_version, excluded.fallback, excluded.unanswered, excluded.synthetic)
+                 excluded.asked, excluded.flag_version, excluded.fallback, excluded.unanswered, excluded.synthetic,
+                 excluded.first_message_at, excluded.last_message_at)
         WHERE NOT c.asked
         RETURNING c.call_id
     )
