@@ -119,7 +119,8 @@ def place() -> Iterator[Place]:
             os.chown(folder, NOBODY, NOBODY)  # as whom the server runs then
         safe = ("fsync=on", "full_page_writes=on", "synchronous_commit=on")
         steady = ("autovacuum=off", "max_wal_size=8GB", "checkpoint_timeout=1h", "shared_buffers=256MB")
-        with running(18, programs, *safe, *steady, f"unix_socket_directories={folder}") as server:
+        where = f"unix_socket_directories={folder}"
+        with running(18, programs, *safe, *steady, where, on_disk=True) as server:
             yield Place(server, Path(folder), itertools.count(1))
 
 

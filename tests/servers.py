@@ -64,9 +64,10 @@ def programs_of(version: int) -> Path | None:
 
 
 @contextmanager
-def running(version: int, programs: Path, *settings: str) -> Iterator[Server]:
-    """A fresh server, stopped and removed at the end of the block. ``settings`` win over those of the tests."""
-    place = Path(tempfile.mkdtemp(prefix=f"relevo-test-{version}-", dir=_memory()))
+def running(version: int, programs: Path, *settings: str, on_disk: bool = False) -> Iterator[Server]:
+    """A fresh server, stopped and removed at the end of the block. ``settings`` win over those of the tests. In memory,
+    unless what the disk costs is to be measured."""
+    place = Path(tempfile.mkdtemp(prefix=f"relevo-test-{version}-", dir=None if on_disk else _memory()))
     place.chmod(0o755)
     (place / OWNER).write_text(str(os.getpid()))
     data = place / "data"
