@@ -97,7 +97,7 @@ async def show(visit: Visit) -> Response:
     """Everything about one tenant."""
     why = await _why(visit)
     house = visit.house
-    told = await answering.answers(house.database, why.tenant.tenant_id, house.mapping.fill_answers(), now=visit.now)
+    told = await _answers(visit, why)
     tenant_id = str(why.tenant.tenant_id)
     kinds: dict[str, Any] = {"versions": list(VERSIONS), "outcome": None, "fault": None}
     origins, calls, volumes = await house.database.together(
@@ -139,7 +139,7 @@ async def ask_move(visit: Visit) -> Response:
     why = await _why(visit)
     version = _version(visit.request.path_params["version"])
     house = visit.house
-    told = await answering.answers(house.database, why.tenant.tenant_id, house.mapping.fill_answers(), now=visit.now)
+    told = await _answers(visit, why)
     async with house.database.transaction(read_only=True) as connection:
         wanted = {"tenants": [str(why.tenant.tenant_id)]}
         unverified = await every(connection, statement("flags", "unverified"), wanted)
@@ -165,6 +165,12 @@ async def move(visit: Visit) -> Response:
     )
     await change([str(tenant.tenant_id)], actor=visit.caller.actor, reason=reason)
     return to(f"/tenants/{tenant.tenant_id}")
+
+
+async def _answers(visit: Visit, why: Why) -> list[Answers]:
+    known = [config["config_id"] for config in why.configs]
+    fill = visit.house.mapping.fill_answers()
+    return await answering.answers(visit.house.database, why.tenant.tenant_id, fill, now=visit.now, config_ids=known)
 
 
 async def _why(visit: Visit) -> Why:

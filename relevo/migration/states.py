@@ -107,8 +107,9 @@ async def why(database: Database, mapping: SourceMapping, tenant_id: UUID) -> Wh
     async with database.transaction(read_only=True, snapshot=True) as connection:
         await migrations.require(connection)
         flag = await _flag(connection)
-        (tenant,) = tenants_of(await every(connection, *asking_tenants(mapping, [tenant_id])), flag)
         configs = await every(connection, statement("states", "configs", **mapping.fill()), {"tenant_id": tenant_id})
+        known = [config["config_id"] for config in configs]
+        (tenant,) = tenants_of(await every(connection, *asking_tenants(mapping, [tenant_id], known)), flag)
     return Why(tenant, evaluate(flag, str(tenant_id)), flag, configs)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -15,6 +16,8 @@ from relevo.db import migrations
 from relevo.db.pool import Connection, Database, every
 from relevo.db.statements import statement
 from relevo.errors import UnknownName, nearest
+
+_UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 Fill = Mapping[str, sql.Composable]
 """v1 through the source mapping: ``configurations`` and ``tenants``; for the answers also ``tenants_table``, and of its
@@ -80,6 +83,10 @@ async def tenant_of(database: Database, word: str, fill: Fill) -> Tenant:
     async with database.transaction(read_only=True) as connection:
         await migrations.require(connection)
         mapped = {name: fill[name] for name in ("configurations", "tenants")}
+        if _UUID.fullmatch(word.strip()):
+            by_id = await every(connection, statement("tenants", "tenant_by_id", **mapped), {"id": UUID(word.strip())})
+            if by_id:
+                return Tenant(by_id[0]["id"], by_id[0]["name"])
         found = await every(connection, statement("tenants", "tenants_like", **mapped), {"word": word.strip()})
         if not found or not word.strip():
             raise await _unknown(connection, word, fill)
@@ -89,10 +96,14 @@ async def tenant_of(database: Database, word: str, fill: Fill) -> Tenant:
     return Tenant(found[0]["id"], found[0]["name"])
 
 
-async def answers(database: Database, tenant_id: UUID, fill: Fill, *, now: datetime) -> list[Answers]:
-    """Both answers of each configuration, active ones first; empty for a tenant without any."""
+async def answers(
+    database: Database, tenant_id: UUID, fill: Fill, *, now: datetime, config_ids: Sequence[UUID] | None = None
+) -> list[Answers]:
+    """Both answers of each configuration, active ones first; empty for a tenant without any. ``config_ids``: theirs,
+    which are then found by key in v1; None: looked for."""
+    asked = {"tenant_id": tenant_id, "now": now, "config_ids": None if config_ids is None else list(config_ids)}
     async with database.transaction(read_only=True, snapshot=True) as connection:
-        rows = await every(connection, statement("tenants", "answers", **fill), {"tenant_id": tenant_id, "now": now})
+        rows = await every(connection, statement("tenants", "answers", **fill), asked)
     return [_answers(row) for row in rows]
 
 

@@ -20,18 +20,24 @@ WITH known AS (
 SELECT id::uuid AS id, name, rank FROM ranked
 WHERE rank = (SELECT min(rank) FROM ranked) ORDER BY id LIMIT 11
 
+-- tenant_by_id --
+-- The same where the word is a whole id: nearly always, and found by key.
+SELECT t.id, t.name FROM {tenants} AS t WHERE t.id = %(id)s
+
 -- tenant_names --
 SELECT t.id::text AS id, t.name FROM {tenants} AS t LIMIT 100000
 
 -- answers --
 -- What v1 and v2 say to the callers of one tenant, per configuration, as of ``now``; active ones first.
+-- ``config_ids``: theirs in v1, where they are known: v1 need have no index of tenants.
 WITH tenant AS (
     SELECT t.id, t.name, t.vertical, z.time_zone
     FROM {tenants} AS t
     LEFT JOIN (SELECT {tenant_id} AS id, {time_zone} AS time_zone FROM {tenants_table} AS v1) AS z ON z.id = t.id
     WHERE t.id = %(tenant_id)s
 ), v1 AS (
-    SELECT * FROM {configurations} AS c WHERE c.business_id = %(tenant_id)s
+    SELECT * FROM {configurations} AS c
+    WHERE c.business_id = %(tenant_id)s AND (%(config_ids)s::uuid[] IS NULL OR c.id = ANY (%(config_ids)s::uuid[]))
 ), v2 AS (
     SELECT * FROM public.voice_assistant_configs v WHERE v.business_id = %(tenant_id)s
 )
