@@ -10,14 +10,28 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import calls, dashboard, flags, memory, mirror, move, profile, record, restore, rollout, router, serve
+from bench import (
+    calls,
+    dashboard,
+    flags,
+    memory,
+    mirror,
+    move,
+    notices,
+    profile,
+    record,
+    restore,
+    rollout,
+    router,
+    serve,
+)
 from bench.figures import Figure, table
 from bench.place import place
 
 ROUNDS = 3
 PARTS = (
     "move", "mirror", "memory", "calls", "profile", "flags", "serve", "restore", "record", "router", "tick", "rollback",
-    "dashboard",
+    "dashboard", "notices",
 )  # fmt: skip
 
 
@@ -86,6 +100,8 @@ async def _measured(options: argparse.Namespace) -> tuple[list[Figure], list[pro
                     figures += await record.compare(server, options.calls or 5_000, ROUNDS)
                 case "dashboard":
                     figures += await dashboard.compare(server, ROUNDS)
+                case "notices":
+                    figures += await notices.compare(server)
                 case "profile":
                     shares = await profile.profile(server, options.rows // 4)
     return figures, shares
