@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -125,9 +126,11 @@ def _figures(runs: list[list[Run]], pace: float, added_ms: float, both_us: float
 async def _added_p99_ms(bare: int, ours: int, asking: list[bytes], pace: float, rounds: int) -> float:
     """The least 99th percentile of ours, less the least of the bare route: taken pair by pair, the least difference
     would be the one in which the bare route had bad luck."""
-    pairs = [[await _paced_p99_ms(port, asking, pace) for port in (bare, ours)] for _ in range(rounds)]
-    least_bare, least_ours = (min(each) for each in zip(*pairs, strict=True))
-    return least_ours - least_bare
+    least = {bare: math.inf, ours: math.inf}
+    for _ in range(rounds):
+        for port in least:
+            least[port] = min(least[port], await _paced_p99_ms(port, asking, pace))
+    return least[ours] - least[bare]
 
 
 async def _beside_each_other(workers: list[tuple[int, int]], asking: list[bytes]) -> float:
