@@ -193,6 +193,12 @@ def test_an_assistant_of_a_third_tenant_does_not_decide_between_two() -> None:
     assert identify(known, Event(type="x", number_id="n", call_assistant_id="x")).entry is None
 
 
+@given(st.permutations([entry("a", active=False, since=1.0), *(entry("a", since=each) for each in (None, 2.0, 3.0))]))
+def test_of_a_tenant_s_configurations_the_active_and_oldest_answers_first(given_so: list[Entry]) -> None:
+    found = directory(given_so).by_tenant["a"]
+    assert [(each.active, each.since) for each in found] == [(True, 2.0), (True, 3.0), (True, None), (False, 1.0)]
+
+
 def test_a_web_call_is_not_believed_about_its_assistant() -> None:
     known = directory([entry("a", v1_assistant="x")])
     assert identify(known, Event(type="x", assistant_id="x", direction="web")).entry is None

@@ -107,6 +107,35 @@ CREATE FUNCTION relevo.minutes_from_utc(now timestamptz, time_zone text) RETURNS
 LANGUAGE sql STABLE
 RETURN round(extract(epoch FROM relevo.local_time(now, time_zone) - (now AT TIME ZONE 'UTC')) / 60);
 
+-- Every configuration of a tenant, and by what its calls are known; ``stamp`` changes when what is said of it may change.
+-- In buckets, so that a reader who knows a bucket's digest reads no more than what differs.
+CREATE FUNCTION relevo.directory(now timestamptz)
+RETURNS TABLE (config_id text, bucket integer, tenant_id text, active boolean, since double precision, in_v1 boolean,
+               in_v2 boolean, number_ids text[], number text, v1_assistant text, v2_assistant text, human_line text,
+               minutes_from_utc integer, stamp text)
+LANGUAGE sql STABLE SET search_path = '' AS $$
+    WITH v1 AS MATERIALIZED (SELECT * FROM relevo.v1_as_it_is())
+    , tenant AS MATERIALIZED (SELECT * FROM relevo.tenants_as_they_are())
+    , zone AS MATERIALIZED (
+        SELECT z.time_zone, relevo.minutes_from_utc(now, z.time_zone) AS minutes
+        FROM (SELECT DISTINCT time_zone FROM tenant UNION SELECT NULL) AS z
+    )
+    SELECT coalesce(v1.id, v2.id)::text, (hashtextextended(coalesce(v1.id, v2.id)::text, 0) & 255)::integer,
+           coalesce(v2.business_id, v1.business_id)::text, coalesce(coalesce(v2.is_active, v1.is_active), false),
+           extract(epoch FROM coalesce(v2.created_at, v1.created_at))::double precision,
+           v1.id IS NOT NULL, v2.id IS NOT NULL AND q.config_id IS NULL,
+           array_remove(ARRAY[nullif(v1.phone_number_id, ''), nullif(v2.phone_number_id, '')], NULL),
+           nullif(tenant.phone_number, ''), nullif(v1.vapi_assistant_id, ''), nullif(v2.vapi_assistant_id, ''),
+           relevo.human_line(n.fallback, tenant.human_phone_number), zone.minutes,
+           hashtextextended(concat_ws('|', v1::text, v2::text, tenant::text, q.config_id), 0)::text
+    FROM v1 FULL JOIN public.voice_assistant_configs v2 ON v2.id = v1.id
+    LEFT JOIN tenant ON tenant.id = coalesce(v2.business_id, v1.business_id)
+    LEFT JOIN zone ON zone.time_zone IS NOT DISTINCT FROM tenant.time_zone
+    LEFT JOIN relevo.quarantine q ON q.config_id = coalesce(v1.id, v2.id)::text
+    LEFT JOIN relevo.vapi_numbers n ON n.id = coalesce(v2.phone_number_id, v1.phone_number_id)
+    WHERE coalesce(v2.business_id, v1.business_id) IS NOT NULL
+$$;
+
 DO $$
 DECLARE
     ours regclass;
