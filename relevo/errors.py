@@ -97,6 +97,12 @@ class EmbeddedServerFailed(RelevoError):
     """The embedded PostgreSQL did not start, or did not stop."""
 
 
+class Interrupted(RelevoError):
+    """Somebody ended a command of which nothing stays, so that there is nothing to go on with."""
+
+    exit_status = 130
+
+
 class LeaseHeld(Refused):
     """Another process is doing the same work right now."""
 

@@ -70,6 +70,35 @@ async def test_the_panic_statement_is_told_too(ready: Database) -> None:
     )
 
 
+async def test_every_message_counts_the_tenants_that_the_status_counts(ready: Database) -> None:
+    """All with an active configuration: those too who cannot join yet, or who joined by hand."""
+    here = await scene(ready, verified=18, unverified=2)
+    await here.start()
+    await here.tick(seconds=5)
+    await change(ready, "UPDATE public.feature_flags SET enabled_tenants = array_append(enabled_tenants, 'of no v1')")
+    standing = await operating.status(ready, here.now)
+    assert (standing.tenants_on_v2, standing.total_tenants) == (2, 20)
+    await telling.tell_status(ready, here.now)
+    overruled, update = (await told(ready))[-2:]
+    for each in (overruled, update):
+        assert "10% (2/20 tenants)" in read(each)
+
+
+async def test_the_panic_statement_waits_for_nobody_who_holds_v1(ready: Database) -> None:
+    here = await scene(ready)
+    await here.start()
+    await here.tick(seconds=5)
+    async with ready.transaction() as restoring:
+        await restoring.execute("LOCK TABLE public.voice_agent_config IN ACCESS EXCLUSIVE MODE")
+        async with asyncio.timeout(10):
+            await change(
+                ready,
+                "UPDATE public.feature_flags SET enabled = false, percentage = 0, enabled_tenants = '{}'"
+                " WHERE name = 'voice_agent_v2'",
+            )
+    assert "0% (0/20 tenants)" in read((await told(ready))[-1])
+
+
 async def test_what_cannot_be_told_is_no_reason_to_fail(ready: Database) -> None:
     here = await scene(ready)
     await here.start()

@@ -23,7 +23,7 @@ from relevo.cli.progress import end_drawing
 from relevo.cli.rehearsing import View, claims_text, heard_table
 from relevo.cli.serve import assembled
 from relevo.db.embedded import EmbeddedServer
-from relevo.errors import UsageError, nearest
+from relevo.errors import Interrupted, UsageError, nearest
 from relevo.migration.mapping import CONTACT_FIELDS
 from relevo.rehearsal import scenario as scenarios
 from relevo.rehearsal.scenario import SCENARIOS, Checked, Scenario
@@ -88,7 +88,9 @@ async def demo(
         if steps[-1]["status"] == 0:
             data |= await _rehearsed(common, home, chosen, times or chosen.times, keep, console)
     except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
+        raise Interrupted(
+            "interrupted; the database is gone again", fix="run the command again to begin anew"
+        ) from None
     finally:
         await asyncio.to_thread(server.destroy)
         await asyncio.to_thread(shutil.rmtree, home)

@@ -158,6 +158,27 @@ CREATE FUNCTION relevo.tenants_at(percent numeric) RETURNS integer
 LANGUAGE sql STABLE SET search_path = ''
 RETURN (SELECT ceil(percent * count(*) / 100)::integer FROM relevo.active_tenants());
 
+-- How many tenants have an active configuration, and how many of them the flag's row puts on v2: its four steps, each list
+-- read once. Whoever says "so many of so many" says these.
+CREATE FUNCTION relevo.tenants_standing(OUT total bigint, OUT on_v2 bigint)
+LANGUAGE sql STABLE SET search_path = ''
+BEGIN ATOMIC
+    WITH flag AS (
+        SELECT f.* FROM public.feature_flags AS f WHERE f.name = 'voice_agent_v2'
+    ), enabled AS (
+        SELECT unnest(f.enabled_tenants) AS id FROM flag AS f
+    ), disabled AS (
+        SELECT unnest(f.disabled_tenants) AS id FROM flag AS f
+    )
+    SELECT count(*), count(*) FILTER (WHERE f.enabled AND d.id IS NULL AND (
+        e.id IS NOT NULL OR f.percentage = 100
+        OR f.percentage > 0 AND public.voice_agent_v2_percentile(t.id) < f.percentage))
+    FROM relevo.active_tenants() AS t (id)
+    LEFT JOIN flag AS f ON true
+    LEFT JOIN enabled AS e ON e.id = t.id
+    LEFT JOIN disabled AS d ON d.id = t.id;
+END;
+
 -- How many tenants the flag's list may hold; relevo/rollout/plan.py has the same number. A larger phase is a percentage.
 CREATE FUNCTION relevo.largest_list() RETURNS integer
 LANGUAGE sql IMMUTABLE SET search_path = ''
@@ -178,7 +199,7 @@ BEGIN
     IF rollout IS NULL OR current_setting('relevo.rollout', true) = 'controller'
        OR current_setting('relevo.rollback', true) <> ''  -- relevo rollback says itself who stays
        OR coalesce(NEW.percentage, 0) NOT BETWEEN 0 AND 100
-       OR relevo.tenants_at(coalesce(NEW.percentage, 0)) > relevo.largest_list()
+       OR NEW.percentage > 0 AND relevo.tenants_at(NEW.percentage) > relevo.largest_list()  -- 0 asks nobody, v1 may be locked
        OR NEW.percentage = OLD.percentage AND (NEW.enabled_tenants IS DISTINCT FROM OLD.enabled_tenants
                                                OR NEW.disabled_tenants IS DISTINCT FROM OLD.disabled_tenants) THEN
         RETURN NEW;

@@ -41,22 +41,24 @@ BEGIN
 END $$;
 
 -- What the team hears of a rollout, whoever did it, in that one's transaction. What goes back is told as a rollback; what
--- only repeats itself every few minutes is not told. To tell is never a reason to fail.
+-- only repeats itself every few minutes is not told. To tell is never a reason to fail, or to wait.
 CREATE FUNCTION relevo.tell_rollout() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '200ms' AS $$
 DECLARE
-    flag  public.feature_flags;
     phase relevo.rollout_phases;
-    total integer;
-    on_v2 integer;
+    total bigint;
+    on_v2 bigint;
     facts jsonb;
 BEGIN
-    SELECT * INTO flag FROM public.feature_flags AS f WHERE f.name = 'voice_agent_v2';
     SELECT * INTO phase FROM relevo.rollout_phases AS p WHERE p.rollout_id = NEW.rollout_id AND p.ordinal = NEW.phase;
-    SELECT max(p.tenants) INTO total FROM relevo.rollout_phases AS p WHERE p.rollout_id = NEW.rollout_id;
-    total := greatest(total, cardinality(flag.enabled_tenants), 0);
-    on_v2 := CASE WHEN NOT flag.enabled THEN 0 WHEN flag.percentage = 100 THEN total
-                  ELSE cardinality(flag.enabled_tenants) END;
+    BEGIN
+        SELECT s.total, s.on_v2 INTO total, on_v2 FROM relevo.tenants_standing() AS s;
+    EXCEPTION WHEN lock_not_available THEN  -- somebody holds v1, as a restore does: then who was planned to join
+        SELECT max(p.tenants) INTO total FROM relevo.rollout_phases AS p WHERE p.rollout_id = NEW.rollout_id;
+        SELECT CASE WHEN NOT f.enabled THEN 0 WHEN f.percentage = 100 THEN total
+                    ELSE cardinality(f.enabled_tenants) END INTO on_v2
+        FROM public.feature_flags AS f WHERE f.name = 'voice_agent_v2';
+    END;
     facts := jsonb_build_object(
         'at', to_char(NEW.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"+00:00"'), 'actor', NEW.actor,
         'tenants_on_v2', on_v2, 'total_tenants', total,
