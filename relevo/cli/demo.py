@@ -72,15 +72,9 @@ async def demo(
     keep
         Go on serving afterwards, until Ctrl-C.
     """
-    chosen = SCENARIOS.get(scenario)
-    if chosen is None:
-        close = nearest(scenario, SCENARIOS)
-        raise UsageError(f"there is no scenario {scenario!r}.{close}", fix=f"one of: {', '.join(SCENARIOS)}")
+    chosen, by = _chosen(scenario, plan)
     if times is not None and not 1 <= times <= 20_000:
         raise UsageError(f"time cannot run {times:g} times as fast", fix="give --times 1 to 20000")
-    if plan is not None and chosen.name != USUAL:
-        raise UsageError(f"{chosen.name} is written for the specification's plan", fix=f"take {USUAL}, or no --plan")
-    by = rollout.plan_of(plan)
     began = time.monotonic()
     home = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="relevo-demo-"))
     server = EmbeddedServer(home)
@@ -104,6 +98,16 @@ async def demo(
     lasted = time.monotonic() - began
     ending = f"{'done' if success else 'not as it must be'}, in {lasted:.1f} s; the database is gone again"
     return Answer({"success": success, **data, "duration_seconds": round(lasted, 1)}, ending, int(not success))
+
+
+def _chosen(name: str, plan: Path | None) -> tuple[Scenario, Plan]:
+    chosen = SCENARIOS.get(name)
+    if chosen is None:
+        close = nearest(name, SCENARIOS)
+        raise UsageError(f"there is no scenario {name!r}.{close}", fix=f"one of: {', '.join(SCENARIOS)}")
+    if plan is not None and name != USUAL:
+        raise UsageError(f"{name} is written for the specification's plan", fix=f"take {USUAL}, or no --plan")
+    return chosen, rollout.plan_of(plan)
 
 
 def _end_as_by_ctrl_c() -> None:
