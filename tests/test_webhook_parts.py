@@ -293,6 +293,23 @@ async def test_who_comes_as_a_group_is_done_goes_with_the_next() -> None:
             assert stands.call_id == str(number)
 
 
+async def test_the_next_group_is_under_way_before_the_one_that_is_done_is_answered() -> None:
+    happened: list[str] = []
+
+    async def write(messages: Sequence[Message]) -> dict[str, Standing]:
+        happened.append("write " + " ".join(each.call_id for each in messages))
+        await asyncio.sleep(0)
+        return {each.call_id: standing(each) for each in messages}
+
+    async def ask(call_id: str) -> None:
+        await grouped.put(asked(call_id))
+        happened.append(f"answer {call_id}")
+
+    grouped = Grouped(write, most=2, at_once=1, within_s=1)
+    await asyncio.gather(*(ask(each) for each in "abcd"))
+    assert happened == ["write a b", "write c d", "answer a", "answer b", "answer c", "answer d"]
+
+
 async def test_one_message_that_cannot_be_stored_takes_no_other_with_it() -> None:
     async def write(messages: Sequence[Message]) -> dict[str, Standing]:
         if any(each.call_id == "bad" for each in messages):

@@ -72,9 +72,7 @@ async def demo(
     keep
         Go on serving afterwards, until Ctrl-C.
     """
-    chosen, by = _chosen(scenario, plan)
-    if times is not None and not 1 <= times <= 20_000:
-        raise UsageError(f"time cannot run {times:g} times as fast", fix="give --times 1 to 20000")
+    chosen, by = _chosen(scenario, plan, times)
     began = time.monotonic()
     home = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="relevo-demo-"))
     server = EmbeddedServer(home)
@@ -90,9 +88,7 @@ async def demo(
         if steps[-1]["status"] == 0:
             data |= await _rehearsed(common, home, chosen, times or chosen.times, by, keep, console)
     except asyncio.CancelledError:
-        raise Interrupted(
-            "interrupted; the database is gone again", fix="run the command again to begin anew"
-        ) from None
+        raise Interrupted("interrupted; the database is gone again", fix="run it again to begin anew") from None
     finally:
         await asyncio.to_thread(server.destroy)
         await asyncio.to_thread(shutil.rmtree, home)
@@ -102,7 +98,9 @@ async def demo(
     return Answer({"success": success, **data, "duration_seconds": round(lasted, 1)}, ending, int(not success))
 
 
-def _chosen(name: str, plan: Path | None) -> tuple[Scenario, Plan]:
+def _chosen(name: str, plan: Path | None, times: float | None) -> tuple[Scenario, Plan]:
+    if times is not None and not 1 <= times <= 20_000:
+        raise UsageError(f"time cannot run {times:g} times as fast", fix="give --times 1 to 20000")
     chosen = SCENARIOS.get(name)
     if chosen is None:
         close = nearest(name, SCENARIOS)
