@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg.conninfo import make_conninfo
 
 from relevo.db.pool import Database
 from relevo.metrics import folding, record
@@ -170,6 +171,14 @@ async def test_a_decided_pin_never_changes(ready: Database) -> None:
     assert again == first
     await change(ready, "UPDATE relevo.calls SET version = 'v1', asked = true")
     assert (await call(ready, "a"))["version"] == "v2"
+
+
+async def test_the_pin_that_stands_is_told_alike_whatever_a_role_s_settings(ready: Database) -> None:
+    await pin(ready, asked())
+    odd = make_conninfo(ready.url, options="-c DateStyle=German -c TimeZone=Asia/Kathmandu -c search_path=relevo")
+    async with Database(odd) as database:
+        (standing,) = (await record.pin(database, [asked(version="v1")])).values()
+    assert (standing.version, standing.decided_at) == ("v2", ASKED_AT)
 
 
 async def test_an_assumed_pin_gives_way_to_a_decided_one(ready: Database) -> None:

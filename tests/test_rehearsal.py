@@ -6,10 +6,10 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,74 +26,151 @@ from relevo.flags.writing import Author
 from relevo.rehearsal.inbox import PAGERDUTY, SLACK, Inbox, Post
 from relevo.rehearsal.scenario import ALWAYS, SCENARIOS
 from relevo.rehearsal.stage import settings_of
-from tests.conftest import rows, value
+from relevo.rollout import plan as plans
+from tests import forked
+from tests.conftest import change, rows, value
+from tests.forked import Forked
 from tests.rollouts import scene
 
 ENDS_WITHIN_S = 240
 _NEVER = "postgresql://nobody@127.0.0.1:1/nothing"
 
+_CALLS = {"canary": 1, "early_adopters": 1, "expansion": 5, "majority": 15, "complete": 25}
+_EVIDENCE = ("majority", "complete")
+BRIEF = replace(
+    plans.DEFAULT,
+    phases=tuple(
+        replace(
+            phase,
+            min_hold=phase.min_hold / 24,
+            every=timedelta(minutes=5),
+            min_calls=_CALLS[phase.name],
+            evidence=phase.name in _EVIDENCE,
+        )
+        for phase in plans.DEFAULT.phases
+    ),
+    # So that a few dozen calls are evidence.
+    limits={
+        name: replace(limit, no_go=0.2) if name.endswith("_rate") else limit for name, limit in plans.LIMITS.items()
+    },
+)
+"""The specification's five phases in a few hours."""
+SLOWLY = 4_500
+"""How many times as fast the clock runs then. Faster, and more of the calls come in while a phase is being changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """A running ``relevo demo``, and the files that it writes to."""
+
+    process: Forked
+    out: Path
+    err: Path
+
+    @property
+    def said(self) -> Any:
+        """The JSON of standard output."""
+        return json.loads(self.out.read_text(encoding="utf-8"))
+
+    def ends(self) -> int:
+        """Its exit status, once it has ended."""
+        return self.process.wait(ENDS_WITHIN_S)
+
+    def until(self, file: Path, line: str) -> None:
+        """Wait for something that it writes."""
+        while line not in file.read_text(encoding="utf-8"):
+            assert self.process.poll() is None
+            time.sleep(0.05)
+
 
 @contextmanager
-def demo(*words: str, home: Path, **env: str) -> Iterator[subprocess.Popen[str]]:
+def demo(*words: str, home: Path, **env: str) -> Iterator[Demo]:
     """``relevo demo`` as a process of its own, whose temporary files are in ``home``."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "relevo", "demo", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(home), **env},
-    )
+    out, err = home / "out", home / "err"
+    with out.open("wb") as says, err.open("wb") as tells:
+        environment = {**os.environ, "TMPDIR": str(home), **env}
+        process = forked.start("demo", *words, stdout=says.fileno(), stderr=tells.fileno(), env=environment)
     try:
-        yield process
+        yield Demo(process, out, err)
     finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+        process.kill()
+        process.wait()
+
+
+def bases(home: Path) -> list[Path]:
+    """The folders of the demos that are there."""
+    return list(home.glob("relevo-demo-*"))
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_scenario_ends_as_it_must(name: str, tmp_path: Path) -> None:
+    words: tuple[str, ...] = ()
+    if name == "healthy":
+        plan = tmp_path / "brief.toml"
+        plan.write_text(plans.written(BRIEF), encoding="utf-8")
+        words = ("--plan", str(plan), "--times", str(SLOWLY))
     # A real Slack in the environment must hear nothing of it.
-    with demo("--scenario", name, "--json", home=tmp_path, RELEVO_SLACK_WEBHOOK_URL=_NEVER) as process:
-        out, err = process.communicate(timeout=ENDS_WITHIN_S)
-    told = json.loads(out)
+    with demo("--scenario", name, *words, "--json", home=tmp_path, RELEVO_SLACK_WEBHOOK_URL=_NEVER) as ran:
+        status = ran.ends()
+    told = ran.said
     failed = [claim for claim in told.get("claims", []) if not claim["holds"]]
     assert failed == []
-    assert process.returncode == 0, err
-    assert {claim["sentence"] for claim in told["claims"]} >= {claim.sentence for claim in ALWAYS}
+    assert status == 0, ran.err.read_text()
+    checked = (*ALWAYS, *SCENARIOS[name].claims)
+    assert [claim["sentence"] for claim in told["claims"]] == [claim.sentence for claim in checked]
     assert told["traffic"]["calls"] == sum(each["calls"] for each in told["heard"])
-    assert list(tmp_path.glob("relevo-demo-*")) == []
+    assert bases(tmp_path) == []
+
+
+@pytest.mark.parametrize(("ordinal", "minutes", "holds"), [(0, 0, True), (0, -1, False), (4, -1, False), (4, 1, True)])
+async def test_a_phase_shorter_than_its_plan_is_told(ready: Database, ordinal: int, minutes: int, holds: bool) -> None:
+    stage = await scene(ready)
+    await stage.start()
+    planned = [phase.min_hold for phase in plans.DEFAULT.phases]
+    lasted = [hold + timedelta(minutes=minutes) * (each == ordinal) for each, hold in enumerate(planned)]
+    await change(
+        ready,
+        "UPDATE relevo.rollout_phases SET asked_at = %(at)s, reached_at = %(at)s,"
+        " ended_at = %(at)s + (%(lasted)s::interval[])[ordinal + 1]",
+        {"at": stage.now, "lasted": lasted},
+    )
+    async with ready.transaction() as connection:
+        told = await (
+            await connection.execute(statement("rehearsal", "claim_all_phases"), {"holds": planned})
+        ).fetchone()
+    assert told is not None
+    assert told["holds"] is holds, told["found"]
 
 
 def test_an_unknown_scenario_is_an_error_with_the_nearest(tmp_path: Path) -> None:
-    with demo("--scenario", "v2-fail", "--json", home=tmp_path) as process:
-        out, _err = process.communicate(timeout=ENDS_WITHIN_S)
-    assert process.returncode == 2
-    assert "v2-fails" in json.loads(out)["error"]["message"]
+    with demo("--scenario", "v2-fail", "--json", home=tmp_path) as ran:
+        assert ran.ends() == 2
+    assert "v2-fails" in ran.said["error"]["message"]
+
+
+def test_a_plan_is_for_the_scenario_in_which_all_goes_well(tmp_path: Path) -> None:
+    with demo("--scenario", "v2-fails", "--plan", str(tmp_path / "plan.toml"), "--json", home=tmp_path) as ran:
+        assert ran.ends() == 2
+    assert "healthy" in ran.said["error"]["fix"]
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_who_ends_it_finds_nothing_left(sent: signal.Signals, tmp_path: Path) -> None:
-    with demo("--scenario", "human-steps-in", home=tmp_path) as process:
-        assert process.stdout is not None
-        while not process.stdout.readline().startswith("dashboard:"):
-            assert process.poll() is None
-        process.send_signal(sent)
-        process.communicate(timeout=ENDS_WITHIN_S)
-    assert process.returncode == 130
-    assert list(tmp_path.glob("relevo-demo-*")) == []
+    with demo("--scenario", "human-steps-in", home=tmp_path) as ran:
+        ran.until(ran.out, "dashboard:")
+        assert len(bases(tmp_path)) == 1
+        ran.process.send_signal(sent)
+        assert ran.ends() == 130
+    assert bases(tmp_path) == []
 
 
 def test_who_keeps_it_ends_it_with_ctrl_c_and_has_its_answer(tmp_path: Path) -> None:
-    with demo("--scenario", "edits-both-sides", "--keep", "--json", home=tmp_path) as process:
-        assert process.stderr is not None
-        while "Ctrl-C" not in process.stderr.readline():
-            assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        out, _err = process.communicate(timeout=ENDS_WITHIN_S)
-    assert process.returncode == 0
-    assert json.loads(out)["success"]
-    assert list(tmp_path.glob("relevo-demo-*")) == []
+    with demo("--scenario", "edits-both-sides", "--keep", "--json", home=tmp_path) as ran:
+        ran.until(ran.err, "Ctrl-C")
+        ran.process.send_signal(signal.SIGINT)
+        assert ran.ends() == 0
+    assert ran.said["success"]
+    assert bases(tmp_path) == []
 
 
 def test_the_settings_of_the_environment_play_no_part(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -265,3 +265,29 @@ async def test_whoever_was_not_heard_at_first_is_heard_when_called(moved: tuple[
     assert said.system_prompt == line.v1_prompt
     await known.refresh()
     assert all(known.has_heard(entry) for entry in entries)
+
+
+async def test_what_changed_is_read_anew_as_if_all_were(moved: tuple[str, Database, list[Line]]) -> None:
+    _, database, (first, second, third, *_) = moved
+    known = Known(database, lambda: NOW)
+    await known.refresh()
+    before = known.directory
+    await known.refresh()
+    assert known.directory is before  # nothing differs, so nothing is read
+    async with database.transaction() as connection:
+        await connection.execute(
+            "UPDATE public.voice_agent_config SET phone_number_id = %s WHERE id = %s",
+            [second.number_id, first.config_id],
+        )
+        await connection.execute(
+            "UPDATE public.voice_agent_config SET phone_number_id = NULL WHERE id = %s", [second.config_id]
+        )
+        for table in ("voice_assistant_configs", "voice_agent_config"):
+            await connection.execute(f"DELETE FROM public.{table} WHERE id = %s".encode(), [third.config_id])
+    await known.refresh()
+    afresh = Known(database, lambda: NOW)
+    await afresh.refresh()
+    assert known.directory == afresh.directory != before
+    gone = before.by_number_id[third.number_id][0]
+    assert third.number_id not in known.directory.by_number_id
+    assert not known.has_heard(gone)

@@ -193,6 +193,12 @@ def test_an_assistant_of_a_third_tenant_does_not_decide_between_two() -> None:
     assert identify(known, Event(type="x", number_id="n", call_assistant_id="x")).entry is None
 
 
+@given(st.permutations([entry("a", active=False, since=1.0), *(entry("a", since=each) for each in (None, 2.0, 3.0))]))
+def test_of_a_tenant_s_configurations_the_active_and_oldest_answers_first(given_so: list[Entry]) -> None:
+    found = directory(given_so).by_tenant["a"]
+    assert [(each.active, each.since) for each in found] == [(True, 2.0), (True, 3.0), (True, None), (False, 1.0)]
+
+
 def test_a_web_call_is_not_believed_about_its_assistant() -> None:
     known = directory([entry("a", v1_assistant="x")])
     assert identify(known, Event(type="x", assistant_id="x", direction="web")).entry is None
@@ -285,6 +291,23 @@ async def test_who_comes_as_a_group_is_done_goes_with_the_next() -> None:
             stands = await grouped.put(asked(str(number)))
             assert stands is not None
             assert stands.call_id == str(number)
+
+
+async def test_the_next_group_is_under_way_before_the_one_that_is_done_is_answered() -> None:
+    happened: list[str] = []
+
+    async def write(messages: Sequence[Message]) -> dict[str, Standing]:
+        happened.append("write " + " ".join(each.call_id for each in messages))
+        await asyncio.sleep(0)
+        return {each.call_id: standing(each) for each in messages}
+
+    async def ask(call_id: str) -> None:
+        await grouped.put(asked(call_id))
+        happened.append(f"answer {call_id}")
+
+    grouped = Grouped(write, most=2, at_once=1, within_s=1)
+    await asyncio.gather(*(ask(each) for each in "abcd"))
+    assert happened == ["write a b", "write c d", "answer a", "answer b", "answer c", "answer d"]
 
 
 async def test_one_message_that_cannot_be_stored_takes_no_other_with_it() -> None:

@@ -17,7 +17,7 @@ from cyclopts import Parameter
 from rich.console import Console, ConsoleRenderable, Group
 from rich.text import Text
 
-from relevo.cli import checklist, db, mirror, move, report, sample
+from relevo.cli import checklist, db, mirror, move, report, rollout, sample
 from relevo.cli.frame import ERR, ORDINARY, OUT, Answer, Common
 from relevo.cli.progress import end_drawing
 from relevo.cli.rehearsing import View, claims_text, heard_table
@@ -30,6 +30,7 @@ from relevo.rehearsal.scenario import SCENARIOS, Checked, Scenario
 from relevo.rehearsal.stage import Stage, staged
 from relevo.report import ticking
 from relevo.report.ticking import Standing
+from relevo.rollout.plan import Plan
 from relevo.serving import logs
 
 Step = tuple[str, Callable[[Common], Awaitable[Answer]]]
@@ -52,6 +53,7 @@ async def demo(
     *,
     scenario: str = USUAL,
     times: float | None = None,
+    plan: rollout.PlanFile = None,
     keep: Annotated[bool, Parameter(negative="")] = False,
     common: Common = ORDINARY,
 ) -> Answer:
@@ -65,15 +67,13 @@ async def demo(
         corrupt-data, edits-both-sides, human-steps-in.
     times
         How many times as fast as the real clock; default: as the scenario needs it.
+    plan
+        A plan as TOML, for the healthy scenario; the canary is chosen here, and promotion is automatic. Default: the
+        specification's.
     keep
         Go on serving afterwards, until Ctrl-C.
     """
-    chosen = SCENARIOS.get(scenario)
-    if chosen is None:
-        close = nearest(scenario, SCENARIOS)
-        raise UsageError(f"there is no scenario {scenario!r}.{close}", fix=f"one of: {', '.join(SCENARIOS)}")
-    if times is not None and not 1 <= times <= 20_000:
-        raise UsageError(f"time cannot run {times:g} times as fast", fix="give --times 1 to 20000")
+    chosen, by = _chosen(scenario, plan, times)
     began = time.monotonic()
     home = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="relevo-demo-"))
     server = EmbeddedServer(home)
@@ -87,11 +87,9 @@ async def demo(
         steps = await _moved(common, chosen, console)
         data: dict[str, Any] = {"scenario": chosen.name, "steps": steps}
         if steps[-1]["status"] == 0:
-            data |= await _rehearsed(common, home, chosen, times or chosen.times, keep, console)
+            data |= await _rehearsed(common, home, chosen, times or chosen.times, by, keep, console)
     except asyncio.CancelledError:
-        raise Interrupted(
-            "interrupted; the database is gone again", fix="run the command again to begin anew"
-        ) from None
+        raise Interrupted("interrupted; the database is gone again", fix="run it again to begin anew") from None
     finally:
         await asyncio.to_thread(server.destroy)
         await asyncio.to_thread(shutil.rmtree, home)
@@ -99,6 +97,18 @@ async def demo(
     lasted = time.monotonic() - began
     ending = f"{'done' if success else 'not as it must be'}, in {lasted:.1f} s; the database is gone again"
     return Answer({"success": success, **data, "duration_seconds": round(lasted, 1)}, ending, int(not success))
+
+
+def _chosen(name: str, plan: Path | None, times: float | None) -> tuple[Scenario, Plan]:
+    if times is not None and not 1 <= times <= 20_000:
+        raise UsageError(f"time cannot run {times:g} times as fast", fix="give --times 1 to 20000")
+    chosen = SCENARIOS.get(name)
+    if chosen is None:
+        close = nearest(name, SCENARIOS)
+        raise UsageError(f"there is no scenario {name!r}.{close}", fix=f"one of: {', '.join(SCENARIOS)}")
+    if plan is not None and name != USUAL:
+        raise UsageError(f"{name} is written for the specification's plan", fix=f"take {USUAL}, or no --plan")
+    return chosen, rollout.plan_of(plan)
 
 
 def _end_as_by_ctrl_c() -> None:
@@ -140,13 +150,13 @@ _SHORT: tuple[Step, ...] = (
 
 
 async def _rehearsed(
-    common: Common, home: Path, chosen: Scenario, times: float, keep: bool, console: Console
+    common: Common, home: Path, chosen: Scenario, times: float, plan: Plan, keep: bool, console: Console
 ) -> dict[str, Any]:
     mapping, url = common.mapping(), common.database_url or ""
     console.rule("[bold]The rollout", align="left")
     console.print(chosen.sentence)
     view = View(console)
-    async with staged(url, home, mapping, assembled, view.told, times, chosen.calls_a_day) as stage:
+    async with staged(url, home, mapping, assembled, view.told, times, chosen.calls_a_day, plan) as stage:
         _announce(stage, console)
         with view:
             view.stage = stage

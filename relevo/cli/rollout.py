@@ -211,15 +211,18 @@ def _done(rollout: Rollout, found: Status) -> Answer:
     return Answer(data, f"{_named(rollout)}: {found.tenants_on_v2} of {found.total_tenants} tenants on v2")
 
 
-def _plan(path: Path | None, canary: str | None) -> Plan:
+def plan_of(path: Path | None) -> Plan:
+    """The plan of a file; None: the specification's. Raises ConfigurationError for one that cannot be read."""
     if path is None:
-        chosen = plans.DEFAULT
-    else:
-        try:
-            chosen = plans.parse(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"the plan {path} cannot be read: {error}", fix="name a TOML file") from error
-    return with_canary(chosen, [each.strip() for each in (canary or "").split(",") if each.strip()])
+        return plans.DEFAULT
+    try:
+        return plans.parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"the plan {path} cannot be read: {error}", fix="name a TOML file") from error
+
+
+def _plan(path: Path | None, canary: str | None) -> Plan:
+    return with_canary(plan_of(path), [each.strip() for each in (canary or "").split(",") if each.strip()])
 
 
 def _author(common: Common) -> Author:

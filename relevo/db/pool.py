@@ -120,6 +120,12 @@ class Database:
                 pass
             return await cursor.fetchall()
 
+    async def brief(self, query: sql.Composed, params: Mapping[str, Any]) -> list[DictRow]:
+        """All rows of one statement that is a transaction of its own, is done at once, and gives the same whatever the
+        session is set to: JSON and plain text, whose names are qualified. It sets nothing, which costs more than it."""
+        async with self._connection() as connection:
+            return await every(connection, query, params)
+
     async def together(self, *asked: Asked) -> list[list[DictRow]]:
         """The rows of some statements that only read and see one moment, in one round trip; like ``alone``."""
         async with self._connection() as connection, AsyncClientCursor(connection, row_factory=dict_row) as cursor:

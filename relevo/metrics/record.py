@@ -79,7 +79,8 @@ async def pin(database: Database, pins: Iterable[Message]) -> dict[str, Standing
     spent here, all calls wait.
     """
     told = to_json([{name: getattr(each, name) for name in _PINNED} for each in pins]).decode()
-    return _by_call(await database.alone(statement("metrics", "pin_calls"), {"pins": told}))
+    rows = await database.brief(statement("metrics", "pin_calls"), {"pins": told})
+    return _by_call({**row["pin"], "decided_at": datetime.fromisoformat(row["pin"]["decided_at"])} for row in rows)
 
 
 async def record(connection: Connection, messages: Iterable[Message]) -> dict[str, Standing]:

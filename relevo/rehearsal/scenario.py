@@ -295,7 +295,8 @@ async def check(stage: Stage, claims: tuple[Claim, ...], facts: Facts) -> list[C
     arrived = {channel: len(stage.inbox.of(channel)) for channel in ("slack", "pagerduty", "email")}
     calls = {"calls": tally.calls if tally else 0}
     unknown = {"sick": "", "chosen": "", "since": None, "away_from": None, "away_until": None}
-    params = {**unknown, **calls, **counted, **arrived, **facts}
+    holds = {"holds": [phase.min_hold for phase in stage.plan.phases]}
+    params = {**unknown, **holds, **calls, **counted, **arrived, **facts}
     checked = []
     for claim in (*ALWAYS, *claims):
         try:

@@ -29,6 +29,7 @@ from relevo.rollout import operating
 from relevo.rollout import plan as plans
 from relevo.rollout.cohort import Candidate, with_canary
 from relevo.rollout.operating import Status
+from relevo.rollout.plan import Plan
 from relevo.serving import server
 from relevo.serving.app import Application
 from relevo.serving.background import Pace
@@ -98,6 +99,7 @@ class Stage:
     told: Callable[[Told], None]
     home: Path
     mapping: SourceMapping
+    plan: Plan = plans.DEFAULT
     address: str = ""
     token: str = ""
     manners: Manners = healthy
@@ -134,9 +136,9 @@ class Stage:
         return [each.tenant_id for each in sorted(fit, key=_busiest_first)[10 : 10 + _CANARIES]]
 
     async def begin(self) -> None:
-        """The canary goes to v2, by the default plan; promotion is automatic. Where v1 itself is No-Go, we go over
+        """The canary goes to v2, by the plan; promotion is automatic. Where v1 itself is No-Go, we go over
         that as a person would, and say so."""
-        plan = with_canary(replace(plans.DEFAULT, promotion="automatic"), self.canary)
+        plan = with_canary(replace(self.plan, promotion="automatic"), self.canary)
         try:
             await operating.start(self.database, plan, self.mapping.fill(), PROMOTER, self.clock, force=False)
         except Refused as refused:
@@ -287,6 +289,7 @@ async def staged(
     told: Callable[[Told], None],
     times: float,
     calls_a_day: float,
+    plan: Plan = plans.DEFAULT,
 ) -> AsyncIterator[Stage]:
     """The stage on a database that has been moved, served and called, for the length of the block."""
     clock = CompressedClock(system_clock(), times)
@@ -299,7 +302,7 @@ async def staged(
     async with AsyncExitStack() as stack:
         inbox = await stack.enter_async_context(Inbox(arrived).open())
         database = await stack.enter_async_context(Database(url, wait_s=3.0))
-        stage = Stage(database, clock, times, inbox, told, home, mapping)
+        stage = Stage(database, clock, times, inbox, told, home, mapping, plan)
         await stage.set_pace(times)
         made = await tokens.create(
             database, Role.ADMIN, name="demo", expires_at=None, clock=system_clock, actor="the demo", reason="demo"

@@ -107,6 +107,46 @@ CREATE FUNCTION relevo.minutes_from_utc(now timestamptz, time_zone text) RETURNS
 LANGUAGE sql STABLE
 RETURN round(extract(epoch FROM relevo.local_time(now, time_zone) - (now AT TIME ZONE 'UTC')) / 60);
 
+-- Every configuration of a tenant, and by what its calls are known; ``stamp`` changes when what is said of it may change.
+-- In buckets, so that a reader who knows a bucket's digest reads no more than what differs.
+CREATE FUNCTION relevo.directory(now timestamptz)
+RETURNS TABLE (config_id text, bucket integer, tenant_id text, active boolean, since double precision, in_v1 boolean,
+               in_v2 boolean, number_ids text[], number text, v1_assistant text, v2_assistant text, human_line text,
+               minutes_from_utc integer, stamp text)
+LANGUAGE sql STABLE SET search_path = '' AS $$
+    -- Of each row a hash is taken first: sorted and joined with their prompts, they would not fit into memory.
+    WITH v1 AS MATERIALIZED (
+        SELECT c.id, c.business_id, c.is_active, c.created_at, c.phone_number_id, c.vapi_assistant_id,
+               hashtextextended(c::text, 0) AS hash
+        FROM relevo.v1_as_it_is() AS c
+    ), v2 AS MATERIALIZED (
+        SELECT c.id, c.business_id, c.is_active, c.created_at, c.phone_number_id, c.vapi_assistant_id,
+               hashtextextended(c::text, 0) AS hash
+        FROM public.voice_assistant_configs AS c
+    ), tenant AS MATERIALIZED (
+        SELECT t.id, t.time_zone, t.phone_number, t.human_phone_number, hashtextextended(t::text, 0) AS hash
+        FROM relevo.tenants_as_they_are() AS t
+    )
+    , zone AS MATERIALIZED (
+        SELECT z.time_zone, relevo.minutes_from_utc(now, z.time_zone) AS minutes
+        FROM (SELECT DISTINCT time_zone FROM tenant UNION SELECT NULL) AS z
+    )
+    SELECT coalesce(v1.id, v2.id)::text, (hashtextextended(coalesce(v1.id, v2.id)::text, 0) & 255)::integer,
+           coalesce(v2.business_id, v1.business_id)::text, coalesce(coalesce(v2.is_active, v1.is_active), false),
+           extract(epoch FROM coalesce(v2.created_at, v1.created_at))::double precision,
+           v1.id IS NOT NULL, v2.id IS NOT NULL AND q.config_id IS NULL,
+           array_remove(ARRAY[nullif(v1.phone_number_id, ''), nullif(v2.phone_number_id, '')], NULL),
+           nullif(tenant.phone_number, ''), nullif(v1.vapi_assistant_id, ''), nullif(v2.vapi_assistant_id, ''),
+           relevo.human_line(n.fallback, tenant.human_phone_number), zone.minutes,
+           concat_ws('|', v1.hash, v2.hash, tenant.hash, q.config_id)
+    FROM v1 FULL JOIN v2 ON v2.id = v1.id
+    LEFT JOIN tenant ON tenant.id = coalesce(v2.business_id, v1.business_id)
+    LEFT JOIN zone ON zone.time_zone IS NOT DISTINCT FROM tenant.time_zone
+    LEFT JOIN relevo.quarantine q ON q.config_id = coalesce(v1.id, v2.id)::text
+    LEFT JOIN relevo.vapi_numbers n ON n.id = coalesce(v2.phone_number_id, v1.phone_number_id)
+    WHERE coalesce(v2.business_id, v1.business_id) IS NOT NULL
+$$;
+
 DO $$
 DECLARE
     ours regclass;

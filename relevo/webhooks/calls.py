@@ -43,7 +43,7 @@ class Calls:
     def __init__(self, database: Database, known: Known, clock: Clock) -> None:
         self._known, self._clock = known, clock
         pin, write = partial(record.pin, database), partial(record.record_alone, database)
-        self._pinning = Grouped(pin, most=_PINS_TOGETHER, at_once=2, within_s=PIN_WITHIN_S)
+        self._pinning = Grouped(pin, most=_PINS_TOGETHER, at_once=1, within_s=PIN_WITHIN_S)
         self._recording = Grouped(write, most=record.BATCH, at_once=2, within_s=RECORD_WITHIN_S)
         self._pins: OrderedDict[str, Pin] = OrderedDict()
 

@@ -21,6 +21,8 @@ _MOST_WAITING = 20_000
 _log = structlog.get_logger()
 
 Write = Callable[[Sequence[Message]], Coroutine[Any, Any, dict[str, Standing]]]
+_Group = list[tuple[Message, asyncio.Future[Standing | None]]]
+_Writing = asyncio.Task[dict[str, Standing]]
 
 
 class Grouped:
@@ -31,7 +33,7 @@ class Grouped:
         self._waiting: deque[tuple[Message, asyncio.Future[Standing | None]]] = deque()
         self._draining = 0
         self._under_way: set[asyncio.Task[None]] = set()
-        self._left: set[asyncio.Task[dict[str, Standing]]] = set()  # too late, and not yet given up by the driver
+        self._left: set[_Writing] = set()  # too late, and not yet given up by the driver
 
     def put(self, message: Message) -> asyncio.Future[Standing | None]:
         """The pin that stands, once the message is stored; None: the one given.
@@ -56,44 +58,48 @@ class Grouped:
 
     async def _drain(self) -> None:
         try:
-            while self._waiting:
-                group = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
-                await self._store(group)
+            begun = self._begin()
+            while begun is not None:
+                group, writing = begun
+                standing = await self._stored(group, writing)
+                begun = self._begin()  # first: the database is at the next ones while these are answered
+                _tell(group, standing)
         finally:
             self._draining -= 1  # at once: a task that is as good as over takes nothing more
 
-    async def _store(self, group: list[tuple[Message, asyncio.Future[Standing | None]]]) -> None:
+    def _begin(self) -> tuple[_Group, _Writing] | None:
+        group = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+        return (group, self._writing(group)) if group else None
+
+    def _writing(self, group: _Group) -> _Writing:
+        return asyncio.create_task(self._write([message for message, _ in group]))
+
+    async def _stored(self, group: _Group, writing: _Writing) -> dict[str, Standing]:
+        """The pins that stand; none where all have been told already."""
         try:
-            standing = await self._written([message for message, _ in group])
+            return await self._in_time(writing)
         except TimeoutError as error:
             _log.error("calls not stored in time", calls=len(group))
             group += self._waiting  # they have waited as long
             self._waiting.clear()
-            for _, done in group:
-                _fail(done, error)
+            _fail(group, error)
         except (RelevoError, psycopg.Error, OSError) as error:
             if len(group) > 1 and not isinstance(error, RelevoError):  # one of them, not the database, may be to blame
                 for each in group:
-                    await self._store([each])
-                return
+                    _tell([each], await self._stored([each], self._writing([each])))
+                return {}
             _log.error("calls not stored", calls=len(group), error=type(error).__name__)
-            for _, done in group:
-                _fail(done, error)
+            _fail(group, error)
         except BaseException as error:
-            for _, done in group:
-                _fail(done, DatabaseUnreachable("stopped before it was stored", fix="send it again"))
+            _fail(group, DatabaseUnreachable("stopped before it was stored", fix="send it again"))
             if not isinstance(error, Exception):
                 raise
             _log.exception("calls not stored")
-        else:
-            for message, done in group:
-                if not done.done():
-                    done.set_result(standing.get(message.call_id))
+        return {}
 
-    async def _written(self, messages: Sequence[Message]) -> dict[str, Standing]:
+    async def _in_time(self, writing: _Writing) -> dict[str, Standing]:
         """What was written. Raises TimeoutError on time, whatever the write is at then: to cancel what a server hangs
         on takes the driver seconds more, and a caller does not have them."""
-        writing = asyncio.create_task(self._write(messages))
         try:
             done, _ = await asyncio.wait({writing}, timeout=self._within_s)
         finally:
@@ -107,12 +113,19 @@ class Grouped:
         return writing.result()
 
 
-def _ignored(task: asyncio.Task[dict[str, Standing]]) -> None:
+def _ignored(task: _Writing) -> None:
     if not task.cancelled():
         task.exception()
 
 
-def _fail(done: asyncio.Future[Standing | None], error: Exception) -> None:
-    if not done.done():
-        done.set_exception(error)
-        done.exception()  # whoever waited may be gone
+def _tell(group: _Group, standing: dict[str, Standing]) -> None:
+    for message, done in group:
+        if not done.done():
+            done.set_result(standing.get(message.call_id))
+
+
+def _fail(group: _Group, error: Exception) -> None:
+    for _, done in group:
+        if not done.done():
+            done.set_exception(error)
+            done.exception()  # whoever waited may be gone

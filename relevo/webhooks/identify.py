@@ -8,7 +8,8 @@ proves nothing and is not looked at: our own assistants carry a signed pin inste
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import insort
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from relevo.webhooks.message import Event
@@ -31,7 +32,9 @@ class Entry:
     v2_assistant: str | None = None
     human_line: str | None = None  # where a person of the business answers
     minutes_from_utc: int = 0
+    since: float | None = None  # when it was made, seconds since 1970
     stamp: str = ""  # changes whenever what is said may change
+    bucket: int = 0  # of those that are read together
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,42 +46,46 @@ class Found:
     only_v2_has_it: bool = False  # the call's assistant is in v2's rows, and in none of v1's
 
 
+_By = dict[str, list[Entry]]
+
+
 @dataclass(frozen=True, slots=True)
 class Directory:
     """What is known of all configurations."""
 
-    by_number_id: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
-    by_number: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
-    by_v1_assistant: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
-    by_v2_assistant: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
-    by_tenant: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
+    by_number_id: _By = field(default_factory=dict)
+    by_number: _By = field(default_factory=dict)
+    by_v1_assistant: _By = field(default_factory=dict)
+    by_v2_assistant: _By = field(default_factory=dict)
+    by_tenant: _By = field(default_factory=dict)
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        """More of them, while nobody looks yet."""
+        for entry in entries:
+            _put(self.by_tenant, entry.tenant_id, entry)
+            numbers = [dialled(entry.number)] if entry.number else []
+            for each in dict.fromkeys(entry.number_ids):
+                _put(self.by_number_id, each, entry)
+                if _PHONE.fullmatch(each):  # some platforms keep the number itself where its id belongs
+                    numbers.append(dialled(each))
+            for each in dict.fromkeys(numbers):
+                _put(self.by_number, each, entry)
+            if entry.v1_assistant:
+                _put(self.by_v1_assistant, entry.v1_assistant, entry)
+            if entry.v2_assistant:
+                _put(self.by_v2_assistant, entry.v2_assistant, entry)
 
 
 def directory(entries: Iterable[Entry]) -> Directory:
-    """The entries by all that they are found by; where several are one tenant's, the first given comes first."""
-    number_ids: dict[str, list[Entry]] = {}
-    numbers: dict[str, list[Entry]] = {}
-    v1: dict[str, list[Entry]] = {}
-    v2: dict[str, list[Entry]] = {}
-    tenants: dict[str, list[Entry]] = {}
-    for entry in entries:
-        tenants.setdefault(entry.tenant_id, []).append(entry)
-        for each in dict.fromkeys(entry.number_ids):
-            number_ids.setdefault(each, []).append(entry)
-            if _PHONE.fullmatch(each):  # some platforms keep the number itself where its id belongs
-                numbers.setdefault(dialled(each), []).append(entry)
-        if entry.number:
-            numbers.setdefault(dialled(entry.number), []).append(entry)
-        if entry.v1_assistant:
-            v1.setdefault(entry.v1_assistant, []).append(entry)
-        if entry.v2_assistant:
-            v2.setdefault(entry.v2_assistant, []).append(entry)
-    return Directory(*(_frozen(each) for each in (number_ids, numbers, v1, v2, tenants)))
+    """The entries by all that they are found by; of several, those that answer first come first."""
+    found = Directory()
+    found.add(entries)
+    return found
 
 
 def identify(known: Directory, event: Event) -> Found:
     """Whom a call is for. Of what fits several tenants, the next evidence decides; if there is none, nobody can."""
-    left: tuple[Entry, ...] = ()
+    left: Sequence[Entry] = ()
     why = "nothing in the message tells whom it is for"
     fits = known.by_number_id.get(event.number_id or "", ())
     assistants = _assistants(event)
@@ -93,8 +100,8 @@ def identify(known: Directory, event: Event) -> Found:
             continue
         if left:
             tenants = {entry.tenant_id for entry in left}
-            candidates = tuple(entry for entry in candidates if entry.tenant_id in tenants)
-        active = tuple(entry for entry in candidates if entry.active) or candidates
+            candidates = [entry for entry in candidates if entry.tenant_id in tenants]
+        active = [entry for entry in candidates if entry.active] or candidates
         if len({entry.tenant_id for entry in active}) == 1:
             return Found(active[0], word, only_v2)
         if active:
@@ -115,15 +122,19 @@ def _assistants(event: Event) -> tuple[str, ...]:
     return tuple(dict.fromkeys(each for each in (event.call_assistant_id, described) if each))
 
 
-def _evidence(known: Directory, event: Event, assistants: tuple[str, ...]) -> Iterator[tuple[str, tuple[Entry, ...]]]:
+def _evidence(known: Directory, event: Event, assistants: tuple[str, ...]) -> Iterator[tuple[str, Sequence[Entry]]]:
     """What the message says, the strongest first: in which words, and who fits."""
     if event.number_id:
         yield "number's id", known.by_number_id.get(event.number_id, ())
     if event.number:
         yield "number", known.by_number.get(dialled(event.number), ())
     for assistant in assistants:
-        yield "assistant", known.by_v1_assistant.get(assistant) or known.by_v2_assistant.get(assistant, ())
+        yield "assistant", known.by_v1_assistant.get(assistant) or known.by_v2_assistant.get(assistant) or ()
 
 
-def _frozen(found: dict[str, list[Entry]]) -> dict[str, tuple[Entry, ...]]:
-    return {key: tuple(entries) for key, entries in found.items()}
+def _put(found: _By, key: str, entry: Entry) -> None:
+    insort(found.setdefault(key, []), entry, key=_who_answers_first)
+
+
+def _who_answers_first(entry: Entry) -> tuple[bool, bool, float, str]:
+    return not entry.active, entry.since is None, entry.since or 0.0, entry.config_id

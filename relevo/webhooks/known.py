@@ -1,19 +1,21 @@
 """What this process knows of configurations and keys: always at hand, so that a call is answered without a query.
 
-Read every few seconds; what changed is read anew, the rest is kept. Without its database a process goes on with what it
-knew last: numbers, tenants, and what either version last said.
+Compared with the database every few seconds by digests; what differs is read anew, in slices, between which calls are
+answered. Without its database a process goes on with what it knew last: numbers, tenants, and what either version last
+said.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import psycopg
 import structlog
+from psycopg import AsyncCursor
 from psycopg.rows import DictRow
 
 from relevo.clock import Clock
@@ -22,14 +24,15 @@ from relevo.db.statements import statement
 from relevo.errors import RelevoError
 from relevo.metrics.record import Version
 from relevo.webhooks.answers import House, Said, Template, assistant, template
-from relevo.webhooks.identify import Directory, Entry, directory
+from relevo.webhooks.identify import Directory, Entry
 from relevo.webhooks.pin import Keys
 
 REFRESH_EVERY_S = 5.0
 IDLE = 20  # times as long as reading the directory took, at least: on a large platform it must not become the work
 HEARD_AT_FIRST = 2_000  # configurations; whoever calls one of the others before it was heard waits for a query
 _AGAIN_AFTER_S = 0.5  # a stranger may be new: look, but not more often than this
-_BATCH = 200
+_BATCH = 200  # configurations that are asked for together
+_SLICE = 50  # rows that are taken in at a time: a caller waits for as long as they take
 _TEMPLATES = 4_000  # kept at most; each lasts a minute
 
 _log = structlog.get_logger()
@@ -56,7 +59,9 @@ class Known:
         """Whether the directory has been read at least once."""
         self.v1_retired = False
         """Whether v1 answers nobody any more, not even in v2's place."""
-        self._entries: dict[str, Entry] = {}
+        self._digests: dict[int, int] = {}  # of the buckets
+        self._buckets: dict[int, dict[str, Entry]] = {}  # by their ids
+        self._to_hear: dict[str, Entry] = {}
         self._heard: dict[str, _Heard] = {}
         self._templates: dict[tuple[str, Version, str, int], Template] = {}
         self._refreshing = asyncio.Lock()
@@ -130,50 +135,80 @@ class Known:
 
     async def _read(self) -> None:
         began_s = asyncio.get_running_loop().time()
-        async with self._database.transaction(read_only=True) as connection:
+        async with self._database.transaction(read_only=True, snapshot=True) as connection:
             keys = await every(connection, statement("router", "keys"))
             retired = await one(connection, statement("router", "retired"))
-            rows = await every(connection, statement("router", "directory"), {"now": self._clock()})
+            now = self._clock()
+            rows = await every(connection, statement("router", "directory_digests"), {"now": now})
+            digests = {row["bucket"]: row["digest"] for row in rows}
+            differ = [each for each in digests | self._digests if digests.get(each) != self._digests.get(each)]
+            fresh: dict[int, dict[str, Entry]] = {bucket: {} for bucket in differ}
+            if differ:
+                found = await connection.execute(statement("router", "directory"), {"now": now, "buckets": differ})
+                async for row in _in_slices(found):
+                    fresh[row["bucket"]][row["config_id"]] = _entry(row)
+        if differ:
+            await self._take_in(fresh)
         self.v1_retired = retired["v1"]
         self.keys = Keys({row["id"]: bytes(row["secret"]) for row in keys})
-        entries = {row["config_id"]: _entry(row) for row in rows}
-        if entries != self._entries:
-            self._entries, self.directory = entries, directory(entries.values())
+        self._digests = digests
         self.read = True
         self._reading_took_s = asyncio.get_running_loop().time() - began_s
 
+    async def _take_in(self, fresh: dict[int, dict[str, Entry]]) -> None:
+        """The buckets that are no longer what they were; the whole directory is replaced at once."""
+        buckets = self._buckets | fresh
+        made = Directory()
+        for bucket in buckets.values():
+            made.add(bucket.values())
+            await asyncio.sleep(0)
+        for number, bucket in fresh.items():
+            for gone in self._buckets.get(number, {}).keys() - bucket.keys():
+                self._heard.pop(gone, None)
+                self._to_hear.pop(gone, None)
+            self._to_hear |= bucket
+        self._buckets, self.directory = buckets, made
+
     async def _hear(self, at_most: int | None) -> None:
-        stale = [entry for entry in self._entries.values() if not self._is_fresh(entry)][:at_most]
-        for start in range(0, len(stale), _BATCH):
-            await self._listen(stale[start : start + _BATCH])
-        for gone in self._heard.keys() - self._entries.keys():
-            del self._heard[gone]
+        stale = [entry for entry in self._to_hear.values() if not self._is_fresh(entry)]
+        self._to_hear = {entry.config_id: entry for entry in stale}
+        wanted = stale[:at_most]
+        for start in range(0, len(wanted), _BATCH):
+            await self._listen(some := wanted[start : start + _BATCH])
+            for entry in some:
+                if self._to_hear.get(entry.config_id) is entry:  # else it has changed meanwhile
+                    del self._to_hear[entry.config_id]
 
     def _is_fresh(self, entry: Entry) -> bool:
         heard = self._heard.get(entry.config_id)
         return heard is not None and heard.stamp == entry.stamp
 
-    async def _listen(self, entries: list[Entry]) -> None:
+    async def _listen(self, entries: Sequence[Entry]) -> None:
         """Hear what both versions say. One that cannot be rendered does not keep the others from being heard."""
         try:
-            rows = await self._said(entries, render=True)
+            heard = await self._said(entries, render=True)
         except (psycopg.DataError, psycopg.ProgrammingError, psycopg.InternalError):
             if len(entries) > 1:
                 for entry in entries:
                     await self._listen([entry])
                 return
             _log.error("v2 cannot be rendered", config_id=entries[0].config_id)
-            rows = await self._said(entries, render=False)
-        by_id = {row["config_id"]: row for row in rows}
-        for entry in entries:
-            row = by_id.get(entry.config_id)
-            if row is not None:
-                self._heard[entry.config_id] = _heard(entry, row)
+            heard = await self._said(entries, render=False)
+        self._heard |= heard
 
-    async def _said(self, entries: Iterable[Entry], *, render: bool) -> list[DictRow]:
-        wanted = {"config_ids": [entry.config_id for entry in entries], "render": render}
+    async def _said(self, entries: Sequence[Entry], *, render: bool) -> dict[str, _Heard]:
+        by_id = {entry.config_id: entry for entry in entries}
+        wanted = {"config_ids": list(by_id), "render": render}
         async with self._database.transaction(read_only=True) as connection:
-            return await every(connection, statement("router", "said"), wanted)
+            found = await connection.execute(statement("router", "said"), wanted)
+            return {row["config_id"]: _heard(by_id[row["config_id"]], row) async for row in _in_slices(found)}
+
+
+async def _in_slices(found: AsyncCursor[DictRow]) -> AsyncIterator[DictRow]:
+    while rows := await found.fetchmany(_SLICE):
+        for row in rows:
+            yield row
+        await asyncio.sleep(0)
 
 
 def _entry(row: DictRow) -> Entry:

@@ -42,9 +42,9 @@ SELECT r.state = 'Complete' AND f.enabled AND f.percentage = 100 AND f.enabled_t
 FROM relevo.rollouts r, public.feature_flags f WHERE f.name = 'voice_agent_v2' ORDER BY r.id DESC LIMIT 1
 
 -- claim_all_phases --
-SELECT count(*) = 5 AND bool_and(reached_at IS NOT NULL AND ended_at - reached_at >= CASE name WHEN 'canary'
-           THEN interval '4 hours' ELSE interval '24 hours' END) AS holds,
-       string_agg(format('%%s %%s h', name, round(extract(epoch FROM ended_at - reached_at) / 3600)), ', ' ORDER BY ordinal)
+SELECT count(*) = cardinality(%(holds)s::interval[])
+       AND bool_and(reached_at IS NOT NULL AND ended_at - reached_at >= (%(holds)s::interval[])[ordinal + 1]) AS holds,
+       string_agg(format('%%s %%s h', name, round(extract(epoch FROM ended_at - reached_at) / 3600, 1)), ', ' ORDER BY ordinal)
            AS found
 FROM relevo.rollout_phases WHERE rollout_id = (SELECT max(id) FROM relevo.rollouts)
 

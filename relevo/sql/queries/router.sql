@@ -6,29 +6,13 @@ SELECT id, secret FROM relevo.webhook_keys WHERE retired_at IS NULL
 -- retired --
 SELECT relevo.v1_is_retired() AS v1
 
+-- directory_digests --
+-- A number for each bucket of configurations, which changes when one of them does.
+SELECT bucket, bit_xor(hashtextextended(each::text, 0)) AS digest FROM relevo.directory(%(now)s) AS each GROUP BY bucket
+
 -- directory --
--- Every configuration of a tenant, those that answer first; ``stamp`` changes when what is said of it may change.
-WITH v1 AS MATERIALIZED (SELECT * FROM relevo.v1_as_it_is())
-, tenant AS MATERIALIZED (SELECT * FROM relevo.tenants_as_they_are())
-, zone AS MATERIALIZED (
-    SELECT z.time_zone, relevo.minutes_from_utc(%(now)s, z.time_zone) AS minutes
-    FROM (SELECT DISTINCT time_zone FROM tenant UNION SELECT NULL) AS z
-)
-SELECT coalesce(v1.id, v2.id)::text AS config_id, coalesce(v2.business_id, v1.business_id)::text AS tenant_id,
-       coalesce(coalesce(v2.is_active, v1.is_active), false) AS active,
-       v1.id IS NOT NULL AS in_v1, v2.id IS NOT NULL AND q.config_id IS NULL AS in_v2,
-       array_remove(ARRAY[nullif(v1.phone_number_id, ''), nullif(v2.phone_number_id, '')], NULL) AS number_ids,
-       nullif(tenant.phone_number, '') AS number,
-       nullif(v1.vapi_assistant_id, '') AS v1_assistant, nullif(v2.vapi_assistant_id, '') AS v2_assistant,
-       relevo.human_line(n.fallback, tenant.human_phone_number) AS human_line, zone.minutes AS minutes_from_utc,
-       hashtextextended(concat_ws('|', v1::text, v2::text, tenant::text, q.config_id), 0)::text AS stamp
-FROM v1 FULL JOIN public.voice_assistant_configs v2 ON v2.id = v1.id
-LEFT JOIN tenant ON tenant.id = coalesce(v2.business_id, v1.business_id)
-LEFT JOIN zone ON zone.time_zone IS NOT DISTINCT FROM tenant.time_zone
-LEFT JOIN relevo.quarantine q ON q.config_id = coalesce(v1.id, v2.id)::text
-LEFT JOIN relevo.vapi_numbers n ON n.id = coalesce(v2.phone_number_id, v1.phone_number_id)
-WHERE coalesce(v2.business_id, v1.business_id) IS NOT NULL
-ORDER BY active DESC, coalesce(v2.created_at, v1.created_at), config_id
+-- The configurations of these buckets.
+SELECT * FROM relevo.directory(%(now)s) WHERE bucket = ANY (%(buckets)s::integer[])
 
 -- said --
 -- What both versions say to the callers of some configurations.
