@@ -140,7 +140,13 @@ def test_the_spanish_readme_shows_what_the_english_one_shows() -> None:
         lines = (line.partition("#")[0].strip() for block in shown(page, "") for line in block.splitlines())
         return [line for line in lines if line]
 
+    def table(page: str) -> list[tuple[str, set[str]]]:
+        rows = re.findall(r"^\| (`relevo .+?) \| (.+) \|$", PAGES[page], re.MULTILINE)
+        return [(commands, set(re.findall(r"--[a-z][a-z0-9-]*", says))) for commands, says in rows]
+
     assert commands("README.es.md") == commands("README.md")
+    assert len(table("README.md")) > 30
+    assert table("README.es.md") == table("README.md")
 
 
 # What is drawn --------------------------------------------------------------------------------------------------------

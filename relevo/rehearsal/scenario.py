@@ -154,9 +154,9 @@ async def _corrupt(stage: Stage) -> Facts:
     stage.tell("act", f"somebody's script overwrites {spoilt} prompts of v1")
     await stage.pass_hours(1)
     newest = (await backups.listed(stage.database))[0]
-    stage.tell("act", f"ana goes back to the backup of {newest.created_at:%H:%M:%S}: rollback --level data")
+    stage.tell("act", "ana goes back to the backup that the move took: rollback --level data")
     done = await data.run(stage.database, stage.mapping, data.Request(newest, ANA.actor, ANA.reason))
-    stage.tell("note", f"restored in {done.duration_seconds:.1f} s, for {len(done.affected_tenants)} tenants")
+    stage.tell("note", f"restored in {done.duration_seconds:.1f} s; undone by: {done.undo_command}")
     await stage.pass_hours(2)
     return {}
 
