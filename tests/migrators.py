@@ -2,7 +2,8 @@
 the hundred.
 
 ``python -m tests.migrators`` is that one process. It reads a request per line, answers each with the new process's
-number, and with how it ended once it has.
+number, and with how it ended once it has. One that is told to sends itself a signal at something it says: SIGKILL, or
+SIGSTOP to be found there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from typing import Any
 
 from relevo.db.pool import Database
 from relevo.errors import RelevoError
+from relevo.events import Event
 from relevo.migration import runner
 from relevo.migration.run import Options
 from tests.forks import PATIENCE_S, Forks, forking
@@ -29,6 +32,7 @@ from tests.forks import PATIENCE_S, Forks, forking
 class Ended:
     """How a migrator ended: by a signal, with an error of ours, or well. Anything else is a traceback."""
 
+    said: int = 0  # things, where it ended well
     signal: int | None = None
     error: str | None = None  # the class of a RelevoError
     message: str = ""
@@ -37,7 +41,7 @@ class Ended:
     @property
     def succeeded(self) -> bool:
         """Whether it came to its end."""
-        return self == Ended()
+        return self == Ended(said=self.said)
 
 
 class Migrators:
@@ -46,18 +50,18 @@ class Migrators:
     def __init__(self, forks: Forks) -> None:
         self._forks = forks
 
-    def start(self, url: str, now: datetime, **options: int) -> int:
-        """Begin to migrate; returns the number of the process."""
-        return self._forks.request(url, now.isoformat(), options)
+    def start(self, url: str, now: datetime, *, until: int = 0, hit_by: int = signal.SIGKILL, **options: int) -> int:
+        """Begin to migrate; returns the number of the process. It gets the signal at the ``until``-th thing it says."""
+        return self._forks.request(url, now.isoformat(), until, int(hit_by), options)
 
     def wait(self, longest_s: float = PATIENCE_S) -> Ended | None:
         """How it ended; None while it works after ``longest_s`` seconds."""
         told = self._forks.heard(longest_s)
         return Ended(**told) if told is not None else None
 
-    def run(self, url: str, now: datetime, **options: int) -> Ended:
-        """Migrate to the end."""
-        self.start(url, now, **options)
+    def run(self, url: str, now: datetime, *, until: int = 0, **options: int) -> Ended:
+        """Migrate to the end, or to the ``until``-th thing it says."""
+        self.start(url, now, until=until, **options)
         ended = self.wait()
         assert ended is not None, f"still at work after {PATIENCE_S} s"
         return ended
@@ -72,11 +76,11 @@ def migrators() -> Iterator[Migrators]:
 
 def _serve() -> None:
     for line in sys.stdin:
-        url, now, options = json.loads(line)
+        url, now, until, hit_by, options = json.loads(line)
         told, tells = os.pipe()
         if (pid := os.fork()) == 0:
             os.close(told)
-            os.write(tells, json.dumps(_migrate(url, datetime.fromisoformat(now), options)).encode())
+            os.write(tells, json.dumps(_migrate(url, datetime.fromisoformat(now), until, hit_by, options)).encode())
             os._exit(0)
         os.close(tells)
         print(pid, flush=True)
@@ -86,12 +90,19 @@ def _serve() -> None:
         print(json.dumps({"signal": -status}) if status < 0 else text, flush=True)
 
 
-def _migrate(url: str, now: datetime, options: dict[str, Any]) -> dict[str, str]:
-    """Returns nothing when all went well, else what went wrong."""
+def _migrate(url: str, now: datetime, until: int, hit_by: int, options: dict[str, Any]) -> dict[str, Any]:
+    """Returns how much it said when all went well, else what went wrong."""
+    said = 0
+
+    def sink(_event: Event) -> None:
+        nonlocal said
+        said += 1
+        if said == until:
+            os.kill(os.getpid(), hit_by)
 
     async def migrate() -> None:
         async with Database(url) as database:
-            result = await runner.migrate(database, Options(**options), actor="victim", clock=lambda: now)
+            result = await runner.migrate(database, Options(**options), actor="victim", clock=lambda: now, emit=sink)
             assert result.success, result.errors
 
     try:
@@ -100,7 +111,7 @@ def _migrate(url: str, now: datetime, options: dict[str, Any]) -> dict[str, str]
         return {"error": error.code, "message": str(error)}
     except BaseException:
         return {"traceback": traceback.format_exc()}
-    return {}
+    return {"said": said}
 
 
 if __name__ == "__main__":

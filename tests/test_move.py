@@ -6,10 +6,8 @@ import asyncio
 import hashlib
 import signal
 import statistics
-import subprocess
-import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -26,6 +24,7 @@ from relevo.migration import runner
 from relevo.migration.run import MoveResult, Options
 from relevo.migration.steps import backup
 from tests.conftest import NOW, behind, change, load_sample, rows, value
+from tests.migrators import Ended, Migrators, migrators
 
 RUN_BEGINS = NOW + timedelta(minutes=1)
 
@@ -465,41 +464,16 @@ async def interrupt(database: Database, at: Callable[[events.Event], bool]) -> N
 
 
 # A migrator in a process of its own that kills itself, without a word, at the Nth thing it has to say.
-SUICIDAL = """
-import asyncio, os, signal, sys
-from datetime import datetime
-from relevo.db.pool import Database
-from relevo.migration import runner
-from relevo.migration.run import Options
-
-url, now, last = sys.argv[1], datetime.fromisoformat(sys.argv[2]), int(sys.argv[3])
-heard = 0
-
-def sink(event):
-    global heard
-    heard += 1
-    if heard == last:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-async def main():
-    async with Database(url) as database:
-        result = await runner.migrate(
-            database, Options(batch_size=9), actor="victim", clock=lambda: now, emit=sink
-        )
-        assert result.success, result.errors
-
-asyncio.run(main())
-print(heard)
-"""
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Migrators]:
+    """Where migrators come from."""
+    with migrators() as ready:
+        yield ready
 
 
-def run_until(url: str, last: int) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", SUICIDAL, url, RUN_BEGINS.isoformat(), str(last)], capture_output=True, text=True
-    )
-
-
-async def test_killed_between_any_two_batches_the_end_is_the_same(sampled: Database, server: Any) -> None:
+async def test_killed_between_any_two_batches_the_end_is_the_same(
+    sampled: Database, server: Any, forks: Migrators
+) -> None:
     """Kill -9 at everything a run says, one after the other, each on a fresh copy; then once more, to the end."""
     template = sampled.url.rsplit("/", 1)[1]
     await sampled._pool.close()
@@ -510,15 +484,15 @@ async def test_killed_between_any_two_batches_the_end_is_the_same(sampled: Datab
             connection.execute(f"CREATE DATABASE {copy} TEMPLATE {template} OWNER relevo_owner".encode())
         url = sampled.url.replace(template, copy)
         for last in kills:
-            killed = await asyncio.to_thread(run_until, url, last)
-            assert killed.returncode == -signal.SIGKILL, killed.stderr
-        finished = await asyncio.to_thread(run_until, url, 0)
-        assert finished.returncode == 0, finished.stderr
+            killed = await asyncio.to_thread(forks.run, url, RUN_BEGINS, until=last, batch_size=9)
+            assert killed == Ended(signal=signal.SIGKILL), killed
+        finished = await asyncio.to_thread(forks.run, url, RUN_BEGINS, batch_size=9)
+        assert finished.succeeded, finished
         async with Database(url) as database:
             content = await fingerprint(database)
         with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
             connection.execute(f"DROP DATABASE {copy} WITH (FORCE)".encode())
-        return content, int(finished.stdout)
+        return content, finished.said
 
     expected, events_said = await on_a_copy("whole", [])
     assert events_said > 20

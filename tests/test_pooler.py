@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,9 +14,10 @@ from relevo.db.pool import Database
 from relevo.errors import LeaseHeld
 from tests.commands import relevo, succeeds
 from tests.conftest import OWNER, copied, value
+from tests.migrators import Ended, Migrators, migrators
 from tests.poolers import PGBOUNCER, pooling
 from tests.servers import Server
-from tests.test_move import RUN_BEGINS, SUICIDAL, fingerprint, move
+from tests.test_move import RUN_BEGINS, fingerprint, move
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +27,13 @@ def pooler(server: Server) -> Iterator[int]:
         pytest.skip(f"{PGBOUNCER} is not installed: apt-get install pgbouncer")
     with pooling(server, OWNER) as port:
         yield port
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Migrators]:
+    """Where migrators come from."""
+    with migrators() as ready:
+        yield ready
 
 
 def through(pooler: int, url: str) -> str:
@@ -59,23 +65,18 @@ async def test_a_whole_move_from_nothing(pooler: int, database_url: str) -> None
         assert await value(database, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()") <= 5
 
 
-async def test_killed_in_the_middle_and_run_again(pooler: int, server: Server, template: str) -> None:
+async def test_killed_in_the_middle_and_run_again(pooler: int, server: Server, template: str, forks: Migrators) -> None:
     async def moved(*kills: int) -> dict[str, str]:
         with copied(server, template) as direct:
             url = through(pooler, direct)
             for last in kills:
-                assert (await asyncio.to_thread(run_until, url, last)).returncode == -signal.SIGKILL
+                killed = await asyncio.to_thread(forks.run, url, RUN_BEGINS, until=last, batch_size=9)
+                assert killed == Ended(signal=signal.SIGKILL), killed
             async with Database(url) as database:
                 assert (await move(database, workers=2)).success
                 return await fingerprint(database)
 
     assert await moved(9, 5, 12) == await moved()
-
-
-def run_until(url: str, last: int) -> subprocess.CompletedProcess[str]:
-    """Migrate in a process that kills itself at the ``last`` thing it says."""
-    command = [sys.executable, "-c", SUICIDAL, url, RUN_BEGINS.isoformat(), str(last)]
-    return subprocess.run(command, capture_output=True, text=True)
 
 
 async def test_one_migrator_at_a_time(pooler: int, server: Server, template: str) -> None:
