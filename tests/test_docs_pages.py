@@ -149,6 +149,14 @@ def test_the_spanish_readme_shows_what_the_english_one_shows() -> None:
     assert table("README.es.md") == table("README.md")
 
 
+@pytest.mark.parametrize("page", ["quickstart", "first-rollout", "runbook", "restore"])
+def test_whoever_reads_only_spanish_is_shown_every_command_of_an_operator(page: str) -> None:
+    def named(file: str) -> set[tuple[str, ...]]:
+        return {tuple(app.parse_commands(words)[0]) for words in typed(file) + mentioned(file)}
+
+    assert named(f"docs/{page}.md") - named("docs/guia-del-operador.md") == set()
+
+
 # What is drawn --------------------------------------------------------------------------------------------------------
 
 ARCHITECTURE = PAGES["docs/architecture.md"]
