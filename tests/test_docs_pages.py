@@ -308,3 +308,30 @@ async def test_the_roles_that_are_shown_can_do_what_is_said(server: Server, data
                 b"DO $$ BEGIN DROP OWNED BY application; DROP ROLE application;"
                 b" EXCEPTION WHEN undefined_object THEN END $$"
             )
+
+
+# Of the other pages: what cannot be typed here, and what is asked for where nobody can type CONFIRM.
+NOT_TYPED = {
+    ("vapi",): "there is no Vapi here",
+    ("mirror", "resolve"): "no conflict is open",
+    ("--version",): "it answers without a database, and not in JSON",
+}
+ASKS = {("backups", "restore"), ("db", "down")}
+TYPED_IN_TURN = ("supabase", "restore", "metrics", "mirror", "flags", "upgrade")  # the last takes Relevo away
+
+
+@PG18
+async def test_what_other_pages_show_works_as_it_is_typed(sampled: Database) -> None:
+    assert await run(sampled, ["migrate"], {}) == 0
+    assert await run(sampled, ["backups", "create"], {}) == 0
+    tenant = (await rows(sampled, VERIFIED))[0]["id"]
+    newest = "SELECT id::text FROM public.migration_backups ORDER BY created_at DESC LIMIT 1"
+    known = {"TENANT…": tenant, "TENANT": tenant, "ID": await value(sampled, newest)}
+    for page in TYPED_IN_TURN:
+        for words in typed(f"docs/{page}.md"):
+            if any(words[: len(begins)] == [*begins] for begins in NOT_TYPED):
+                continue
+            asked = ["--yes"] if tuple(words[:2]) in ASKS else []
+            status = await run(sampled, words + asked, known)
+            assert status == 0 or words == ["verify"], (page, words)  # the sample's faults are set aside
+    assert await value(sampled, "SELECT to_regnamespace('relevo') IS NULL")
