@@ -39,9 +39,9 @@ async def mirrored(sampled: Database) -> AsyncIterator[Database]:
 def stranger(server: Server) -> Iterator[str]:
     """A role that has nothing, yet."""
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        connection.execute("CREATE ROLE stranger LOGIN")
-        yield "stranger"
-        connection.execute("DROP ROLE stranger")
+        connection.execute("CREATE ROLE stranger_of_mirrors LOGIN")
+        yield "stranger_of_mirrors"
+        connection.execute("DROP ROLE stranger_of_mirrors")
 
 
 async def let_in(database: Database, role: str, table: str) -> None:
