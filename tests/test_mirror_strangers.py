@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from uuid import uuid4
 
 import psycopg
 import pytest
-import pytest_asyncio
 
 from relevo.db.pool import Database
 from relevo.migration import mirror, runner
@@ -26,13 +25,6 @@ CREATE FUNCTION public.touch_{clock}() RETURNS trigger LANGUAGE plpgsql AS
 CREATE TRIGGER touch BEFORE UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION public.touch_{clock}();
 """
 POISON = f"ALTER TABLE {V2} ADD CONSTRAINT clean CHECK (phone_number_id <> 'poison')"
-
-
-@pytest_asyncio.fixture
-async def mirrored(sampled: Database) -> AsyncIterator[Database]:
-    """A small v1 that was moved, dual write on."""
-    assert (await runner.migrate(sampled, Options(), actor="tester", clock=lambda: NOW)).success
-    yield sampled
 
 
 @pytest.fixture
