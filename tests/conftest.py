@@ -18,6 +18,8 @@ from hypothesis import HealthCheck, settings
 
 from relevo.db import migrations
 from relevo.db.pool import Database
+from relevo.migration import runner
+from relevo.migration.run import Options
 from relevo.simulator import sample
 from tests.servers import DURABLE, Server, programs_of, running
 
@@ -131,6 +133,26 @@ def copied(server: Server, template: str) -> Iterator[str]:
 async def sampled(server: Server, template: str) -> AsyncIterator[Database]:
     """A database with Relevo's schema and a small v1, broken rows included."""
     with copied(server, template) as url:
+        async with Database(url) as opened:
+            yield opened
+
+
+@pytest_asyncio.fixture(scope="session")
+async def moved_template(server: Server, template: str) -> AsyncIterator[str]:
+    """The name of the same database after its move, dual write on, to which nobody is connected: for copies."""
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE moved_of_tests TEMPLATE {template} OWNER {OWNER}".encode())
+    async with Database(server.url("moved_of_tests", OWNER)) as opened:
+        assert (await runner.migrate(opened, Options(), actor="tester", clock=lambda: NOW)).success
+    yield "moved_of_tests"
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute("DROP DATABASE moved_of_tests WITH (FORCE)")
+
+
+@pytest_asyncio.fixture
+async def mirrored(server: Server, moved_template: str) -> AsyncIterator[Database]:
+    """A small v1 that was moved, dual write on."""
+    with copied(server, moved_template) as url:
         async with Database(url) as opened:
             yield opened
 

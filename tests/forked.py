@@ -76,10 +76,10 @@ class _Forks:
         self._process: subprocess.Popen[bytes] | None = None
         self._wire: socket.socket | None = None
 
-    def start(self, words: Sequence[str], env: Mapping[str, str], files: Sequence[int]) -> Forked:
+    def start(self, words: Sequence[str], env: Mapping[str, str], folder: str, files: Sequence[int]) -> Forked:
         """Have a command begun, with these standard input, output and error."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        said = json.dumps([list(words), dict(env), os.getcwd()]).encode()
+        said = json.dumps([list(words), dict(env), folder]).encode()
         with theirs, self._lock:
             socket.send_fds(self._begun(), [said], [theirs.fileno(), *files])
         return Forked(int.from_bytes(ours.recv(REAPED), "big"), ours)
@@ -105,12 +105,19 @@ _forks = _Forks()
 
 
 def start(
-    *words: str, stdout: int, stderr: int, stdin: int | None = None, env: Mapping[str, str] | None = None
+    *words: str,
+    stdout: int,
+    stderr: int,
+    stdin: int | None = None,
+    env: Mapping[str, str] | None = None,
+    folder: Path | None = None,
 ) -> Forked:
-    """Begin ``relevo WORDS``, with the numbers of open files. ``stdin`` None: nothing comes. ``env`` None: ours."""
+    """Begin ``relevo WORDS``, with the numbers of open files. ``stdin`` None: nothing comes. ``env`` and ``folder``
+    None: ours."""
     with open(os.devnull, "rb") as nothing:
         read = nothing.fileno() if stdin is None else stdin
-        return _forks.start(words, os.environ if env is None else env, [read, stdout, stderr])
+        named = os.environ if env is None else env
+        return _forks.start(words, named, str(folder or Path.cwd()), [read, stdout, stderr])
 
 
 def _serve(wire: socket.socket) -> None:
@@ -151,6 +158,7 @@ def _watch(words: list[str], env: dict[str, str], folder: str, ending: socket.so
 def _become(words: list[str], env: dict[str, str], folder: str, files: list[int]) -> None:
     from relevo.cli import main
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that tests in the background has it ignored
     for number, each in enumerate(files):
         os.dup2(each, number)
         os.close(each)

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,12 +30,15 @@ from relevo.db.embedded import EmbeddedServer
 from relevo.db.pool import Database
 from relevo.events import Progress
 from relevo.simulator import sample
+from tests import forked
 from tests.conftest import NOW, rows, value
 from tests.servers import Server
 
 ROOT = Path(__file__).parent.parent
 PASSWORD = "hunter2-in-plain-sight"  # in every URL, and in no output
 NOWHERE = f"postgresql://u:{PASSWORD}@127.0.0.1:1/nowhere"  # nothing listens on port 1
+
+ENDS_WITHIN_S = 120
 
 # Which PostgreSQL answers makes no difference to most of what a process says.
 on_18 = pytest.mark.parametrize("server", [18], indirect=True, ids=["pg18"])
@@ -69,26 +73,50 @@ class Shell:
             stderr=subprocess.PIPE,
             encoding="utf-8",
             cwd=self.folder,
-            env={
-                "PATH": os.environ["PATH"],
-                "PYTHONPATH": str(ROOT),
-                "RELEVO_HOME": str(self.folder / ".relevo"),
-                "LANG": "C.UTF-8",
-                "USER": "olga",
-                **(env or {}),
-            },
+            env=self.environment(env),
         )
         self.started.append(process)
         return process
 
-    def __call__(self, *arguments: str | bytes, env: Mapping[str, str] | None = None, secret: bool = True) -> Ran:
-        return self.end(self.start(*arguments, env=env), secret=secret)
+    def __call__(
+        self,
+        *arguments: str | bytes,
+        env: Mapping[str, str] | None = None,
+        secret: bool = True,
+        fresh: bool = False,
+    ) -> Ran:
+        """Run it to its end; ``fresh``: by starting Python, for what happens before ``main``."""
+        if fresh:
+            return self.end(self.start(*arguments, env=env), secret=secret)
+        words = [os.fsdecode(each) for each in arguments]
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            process = forked.start(
+                *words, stdout=out.fileno(), stderr=err.fileno(), env=self.environment(env), folder=self.folder
+            )
+            status = process.wait(ENDS_WITHIN_S)
+            for each in (out, err):
+                each.seek(0)
+            return self.ended(status, out.read(), err.read(), secret=secret)
+
+    def environment(self, env: Mapping[str, str] | None) -> dict[str, str]:
+        """All that it is told."""
+        return {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "RELEVO_HOME": str(self.folder / ".relevo"),
+            "LANG": "C.UTF-8",
+            "USER": "olga",
+            **(env or {}),
+        }
 
     def end(self, process: subprocess.Popen[str], *, secret: bool = True) -> Ran:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=ENDS_WITHIN_S)
+        return self.ended(process.returncode, out, err, secret=secret)
+
+    def ended(self, status: int, out: str, err: str, *, secret: bool) -> Ran:
         assert "Traceback" not in err, err
         assert not secret or PASSWORD not in out + err
-        return Ran(process.returncode, out, err)
+        return Ran(status, out, err)
 
 
 @pytest.fixture
@@ -211,8 +239,12 @@ GROUPS_TOLD_ELSEWHERE = {
 async def test_every_answer_is_one_json_document(relevo: Shell, url: str) -> None:
     (relevo.folder / "prompt.txt").write_text("Toma reservaciones y pedidos. Instrucciones especiales: sé amable.")
     answers = []
+    started: set[str] = set()
     for told in STORY:
-        ran = relevo(*told.command.split(), "--json", env={"RELEVO_DATABASE_URL": url}, secret=told.command != "db url")
+        words, shows_it = told.command.split(), told.command == "db url"
+        first = words[0] not in started  # by itself, in a Python that has imported nothing else
+        started.add(words[0])
+        ran = relevo(*words, "--json", env={"RELEVO_DATABASE_URL": url}, secret=not shows_it, fresh=first)
         assert ran.status == told.status, (told, ran)
         answer = ran.json
         assert (answer[0] if isinstance(answer, list) else answer).keys() >= set(told.keys.split()), told
@@ -248,7 +280,7 @@ def _commands(app: App, before: str = "") -> Iterator[str]:
 
 
 def test_the_version_and_help_need_no_database(relevo: Shell) -> None:
-    assert relevo("--version").out == f"{__version__}\n"
+    assert relevo("--version", fresh=True).out == f"{__version__}\n"
     shown = relevo("--help")
     assert (shown.status, shown.err) == (0, "")
     assert all(command.split()[0] in shown.out for command in _commands(cli.app))
@@ -258,7 +290,7 @@ def test_the_version_and_help_need_no_database(relevo: Shell) -> None:
 
 
 def test_the_list_of_commands_shows_what_each_says_of_itself(relevo: Shell) -> None:
-    shown = relevo("--help", env={"COLUMNS": "240"}).out
+    shown = relevo("--help", env={"COLUMNS": "240"}, fresh=True).out
     told = dict(re.findall(r"^│ ([a-z]+) +(\S.*?) *│$", shown, re.MULTILINE))
     assert told.keys() == cli.COMMANDS.keys()
     for name in cli.COMMANDS:
@@ -290,7 +322,7 @@ def test_a_bar_that_nobody_ended_is_taken_away_and_gives_the_cursor_back() -> No
 
 def test_the_url_is_one_line_however_narrow_the_terminal(relevo: Shell) -> None:
     url = f"{NOWHERE}?application_name=[red]{'x' * 300}"
-    ran = relevo("db", "url", "--database-url", url, env={"COLUMNS": "20"}, secret=False)
+    ran = relevo("db", "url", "--database-url", url, env={"COLUMNS": "20"}, secret=False, fresh=True)
     assert (ran.status, ran.out, ran.err) == (0, f"{url}\n", "")
 
 
@@ -552,7 +584,7 @@ async def test_ctrl_c_leaves_a_run_that_the_next_one_finishes(relevo: Shell, sam
 
 
 def test_without_a_url_the_embedded_server_serves(relevo: Shell) -> None:
-    shown = relevo("db", "url")
+    shown = relevo("db", "url", fresh=True)
     try:
         (url,) = shown.out.splitlines()
         assert (shown.status, shown.err) == (0, "")

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-import pytest_asyncio
 
 from relevo import events
 from relevo.db.patience import patiently
 from relevo.db.pool import Database
 from relevo.errors import Refused, UnknownName
-from relevo.migration import keeping, mirror, runner
+from relevo.migration import keeping, mirror
 from relevo.migration.mapping import DEFAULT
-from relevo.migration.run import Options
 from relevo.migration.runs import Who
 from relevo.migration.steps import verify
 from tests.conftest import NOW, behind, change, rows, value
@@ -29,14 +26,6 @@ SHARED = "business_id, vapi_assistant_id, phone_number_id, is_active, created_at
 
 DENTAL = "Eres la recepción. Agenda cita con el doctor, informa de servicios y tratamientos."
 REST = "Toma reservaciones y pedidos del menú. ## Instrucciones especiales\nNo hay estacionamiento."
-
-
-@pytest_asyncio.fixture
-async def mirrored(sampled: Database) -> AsyncIterator[Database]:
-    """A small v1 that was moved, dual write on."""
-    result = await runner.migrate(sampled, Options(), actor="tester", clock=lambda: NOW)
-    assert result.success
-    yield sampled
 
 
 async def some_config(database: Database, vertical: str = "restaurant", skip: int = 0) -> UUID:

@@ -10,25 +10,16 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-import pytest_asyncio
 
 from relevo.db.pool import Database
-from relevo.migration import mirror, runner
+from relevo.migration import mirror
 from relevo.migration.mapping import DEFAULT
-from relevo.migration.run import Options
 from relevo.migration.steps import verify
-from tests.conftest import NOW, OWNER, change, rows, value
+from tests.conftest import OWNER, change, rows, value
 from tests.test_mirror import DENTAL, LATER, REST, WHO, assert_equal, queued, some_config, v1, v2
 
 V1, V2 = "public.voice_agent_config", "public.voice_assistant_configs"
 Session = psycopg.AsyncConnection[Any]
-
-
-@pytest_asyncio.fixture
-async def mirrored(sampled: Database) -> AsyncIterator[Database]:
-    """A small v1 that was moved, dual write on."""
-    assert (await runner.migrate(sampled, Options(), actor="tester", clock=lambda: NOW)).success
-    yield sampled
 
 
 @asynccontextmanager

@@ -10,14 +10,10 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-import pytest_asyncio
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from relevo.db.pool import Database
-from relevo.migration import runner
-from relevo.migration.run import Options
-from tests.conftest import NOW
 from tests.mirror_model import LOST_RACES, PROMPT, TABLES, UNIQUE
 from tests.test_mirror_property import BOTH
 
@@ -34,13 +30,6 @@ STEPS = st.lists(
 )
 
 
-@pytest_asyncio.fixture
-async def moved(sampled: Database) -> Database:
-    """A small v1 that was moved, dual write on."""
-    assert (await runner.migrate(sampled, Options(), actor="tester", clock=lambda: NOW)).success
-    return sampled
-
-
 @settings(
     max_examples=60,
     deadline=None,
@@ -49,13 +38,13 @@ async def moved(sampled: Database) -> Database:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(STEPS)
-def test_whatever_the_order_nothing_is_lost(moved: Database, steps: list[tuple[int, str, int, str]]) -> None:
-    with psycopg.connect(moved.url, autocommit=True) as owner:
+def test_whatever_the_order_nothing_is_lost(mirrored: Database, steps: list[tuple[int, str, int, str]]) -> None:
+    with psycopg.connect(mirrored.url, autocommit=True) as owner:
         found = owner.execute(
             """SELECT a.id FROM public.voice_agent_config a JOIN public.voice_assistant_configs b USING (id)
                ORDER BY a.id LIMIT 3"""
         ).fetchall()
-        program = Program(moved.url, owner, [row[0] for row in found])
+        program = Program(mirrored.url, owner, [row[0] for row in found])
         try:
             for number, step in enumerate(steps):
                 program.take(number, *step)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from uuid import uuid4
 
 import psycopg
 import pytest
-import pytest_asyncio
 
 from relevo.db.pool import Database
 from relevo.migration import mirror, runner
@@ -28,20 +27,13 @@ CREATE TRIGGER touch BEFORE UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION publ
 POISON = f"ALTER TABLE {V2} ADD CONSTRAINT clean CHECK (phone_number_id <> 'poison')"
 
 
-@pytest_asyncio.fixture
-async def mirrored(sampled: Database) -> AsyncIterator[Database]:
-    """A small v1 that was moved, dual write on."""
-    assert (await runner.migrate(sampled, Options(), actor="tester", clock=lambda: NOW)).success
-    yield sampled
-
-
 @pytest.fixture
 def stranger(server: Server) -> Iterator[str]:
     """A role that has nothing, yet."""
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        connection.execute("CREATE ROLE stranger LOGIN")
-        yield "stranger"
-        connection.execute("DROP ROLE stranger")
+        connection.execute("CREATE ROLE stranger_of_mirrors LOGIN")
+        yield "stranger_of_mirrors"
+        connection.execute("DROP ROLE stranger_of_mirrors")
 
 
 async def let_in(database: Database, role: str, table: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from importlib import resources
 from types import MappingProxyType
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from relevo.migration import preflight, runner
 from relevo.migration.mapping import DEFAULT, SourceMapping, from_settings
 from relevo.migration.preflight import Finding
 from relevo.migration.run import Options
-from tests.conftest import OWNER, change
+from tests.conftest import OWNER, change, copied
 from tests.servers import Server
 
 
@@ -71,11 +71,26 @@ async def bare(database: Database) -> Database:
     return database
 
 
+@pytest_asyncio.fixture(scope="module")
+async def sound_template(server: Server) -> AsyncIterator[str]:
+    """The name of a database with both, to which nobody is connected: for copies."""
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE sound_of_tests OWNER {OWNER}".encode())
+    async with Database(server.url("sound_of_tests", OWNER)) as opened:
+        await change(opened, V1)
+        await change(opened, SOUND)
+        await migrations.up(opened)
+    yield "sound_of_tests"
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute("DROP DATABASE sound_of_tests WITH (FORCE)")
+
+
 @pytest_asyncio.fixture
-async def sound(bare: Database) -> Database:
+async def sound(server: Server, sound_template: str) -> AsyncIterator[Database]:
     """The same with Relevo's schema."""
-    await migrations.up(bare)
-    return bare
+    with copied(server, sound_template) as url:
+        async with Database(url) as opened:
+            yield opened
 
 
 async def inspect(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import comb, exp
@@ -227,9 +228,11 @@ class World:
 
     def looks(self, minutes: int) -> Iterator[tuple[int, Evidence]]:
         """What there is to see after each minute in which there was a call, and how many calls v2 had by then."""
-        past: list[dict[str, list[int]]] = []
+        past: deque[dict[str, list[int]]] = deque()
+        hour: dict[str, list[int]] = {}
         phase: dict[str, list[int]] = {}
-        hours: list[dict[str, list[int]]] = []
+        stratum: dict[str, list[int]] = {}
+        over: list[Pair] = []
         for minute in range(minutes):
             now: dict[str, list[int]] = {}
             for _ in range(self._arrivals()):
@@ -237,14 +240,23 @@ class World:
                 who = f"t{self.rng.randrange(self.tenants)}" if is_v2 else "v1"
                 rate = self.v1 if not is_v2 else self.sick if who == "t0" and self.sick is not None else self.v2
                 _count(now, who, self.rng.random() < rate)
-            if minute % 60 == 0:
-                hours.append({})
-            for into in (phase, hours[-1]):
+            if minute % 60 == 0 and minute:
+                over.append(_pair(stratum))
+                stratum = {}
+            for into in (phase, stratum, hour):
                 for who, (calls, errors) in now.items():
                     _count(into, who, errors, calls)
-            past = [*past[-59:], now]
+            past.append(now)
+            if len(past) > 60:
+                for who, (calls, errors) in past.popleft().items():
+                    _count(hour, who, -errors, -calls)
+                    if not hour[who][0]:
+                        del hour[who]
             if now:
-                yield sum(calls for who, (calls, _) in phase.items() if who != "v1"), _evidence(phase, past, hours)
+                yield (
+                    sum(calls for who, (calls, _) in phase.items() if who != "v1"),
+                    _evidence(phase, hour, (*over, _pair(stratum))),
+                )
 
     def _arrivals(self) -> int:
         calls, left = 0, self.rng.expovariate(1.0)
@@ -265,20 +277,13 @@ def _pair(counts: dict[str, list[int]]) -> Pair:
     return Pair(Sample(v1[0], v1[1]), Sample(sum(calls for calls, _ in v2), sum(errors for _, errors in v2)))
 
 
-def _evidence(
-    phase: dict[str, list[int]], past: list[dict[str, list[int]]], hours: list[dict[str, list[int]]]
-) -> Evidence:
-    hour: dict[str, list[int]] = {}
-    for minute in past:
-        for who, (calls, errors) in minute.items():
-            _count(hour, who, errors, calls)
+def _evidence(phase: dict[str, list[int]], hour: dict[str, list[int]], strata: tuple[Pair, ...]) -> Evidence:
     phase_tenants, hour_tenants = (
         MappingProxyType({who: Sample(entry[0], entry[1]) for who, entry in counts.items() if who != "v1"})
         for counts in (phase, hour)
     )
     pair = _pair(phase)
-    hourly = tuple(map(_pair, hours))
-    return Evidence(pair, _pair(hour), hourly, pair.v2, phase_tenants=phase_tenants, hour_tenants=hour_tenants)
+    return Evidence(pair, _pair(hour), strata, pair.v2, phase_tenants=phase_tenants, hour_tenants=hour_tenants)
 
 
 def first_fail(world: World, minutes: int = 1440) -> tuple[int | None, Evaluation | None, int]:

@@ -8,10 +8,8 @@ import pytest
 
 from relevo.db.pool import Database
 from relevo.migration.mapping import DEFAULT
-from relevo.migration.run import Options
-from relevo.migration.runner import migrate
 from relevo.migration.steps import verify
-from tests.conftest import NOW, behind, rows, value
+from tests.conftest import behind, rows, value
 
 ONE = "(SELECT id FROM public.voice_assistant_configs ORDER BY id LIMIT 1)"
 
@@ -38,30 +36,23 @@ REPORTED_AS = {"prompt": "archived_prompt"}
 OUTSIDE = {"id", "migrated_at"}  # the key; and a moment of ours that v1 says nothing of
 
 
-@pytest.fixture
-async def moved(sampled: Database) -> Database:
-    result = await migrate(sampled, Options(), actor="tester", clock=lambda: NOW)
-    assert result.success
-    return sampled
-
-
 async def verdict(database: Database, **scope: Any) -> verify.Verdict:
     return await verify.run(database, DEFAULT, tenant_ids=None, **scope)
 
 
-async def test_a_faithful_copy_passes(moved: Database) -> None:
-    found = await verdict(moved)
+async def test_a_faithful_copy_passes(mirrored: Database) -> None:
+    found = await verdict(mirrored)
     assert found.success
     assert (
         found.checked
         == found.matched + found.quarantined
-        == await value(moved, "SELECT count(*) FROM public.voice_agent_config")
+        == await value(mirrored, "SELECT count(*) FROM public.voice_agent_config")
     )
 
 
-async def test_no_column_is_left_out(moved: Database) -> None:
+async def test_no_column_is_left_out(mirrored: Database) -> None:
     columns = await rows(
-        moved,
+        mirrored,
         """SELECT column_name AS name FROM information_schema.columns
            WHERE table_schema = 'public' AND table_name = 'voice_assistant_configs'""",
     )
@@ -69,71 +60,72 @@ async def test_no_column_is_left_out(moved: Database) -> None:
 
 
 @pytest.mark.parametrize("column", SPOILT)
-async def test_a_spoilt_column_is_named(moved: Database, column: str) -> None:
+async def test_a_spoilt_column_is_named(mirrored: Database, column: str) -> None:
     spoilt = await behind(
-        moved, f"UPDATE public.voice_assistant_configs SET {column} = {SPOILT[column]} WHERE id = {ONE}"
+        mirrored, f"UPDATE public.voice_assistant_configs SET {column} = {SPOILT[column]} WHERE id = {ONE}"
     )
-    found = await verdict(moved)
+    found = await verdict(mirrored)
     assert spoilt == 1
     assert (found.success, found.drifted, found.missing, found.orphaned) == (False, 1, 0, 0)
     assert found.errors[0].endswith(f"differs in {column}")
 
 
 @pytest.mark.parametrize("column", SPOILT_ORIGIN)
-async def test_a_spoilt_archive_is_named(moved: Database, column: str) -> None:
-    await behind(moved, f"UPDATE relevo.config_origins SET {column} = {SPOILT_ORIGIN[column]} WHERE config_id = {ONE}")
-    found = await verdict(moved)
+async def test_a_spoilt_archive_is_named(mirrored: Database, column: str) -> None:
+    spoil = f"UPDATE relevo.config_origins SET {column} = {SPOILT_ORIGIN[column]} WHERE config_id = {ONE}"
+    await behind(mirrored, spoil)
+    found = await verdict(mirrored)
     assert found.drifted == 1
     assert found.errors[0].endswith(f"differs in {REPORTED_AS.get(column, column)}")
 
 
-async def test_a_lost_origin_is_named(moved: Database) -> None:
-    await behind(moved, f"DELETE FROM relevo.config_origins WHERE config_id = {ONE}")
-    found = await verdict(moved)
+async def test_a_lost_origin_is_named(mirrored: Database) -> None:
+    await behind(mirrored, f"DELETE FROM relevo.config_origins WHERE config_id = {ONE}")
+    found = await verdict(mirrored)
     assert found.errors[0].endswith("differs in origin")
 
 
-async def test_a_row_that_vanished_is_missing(moved: Database) -> None:
-    await behind(moved, f"DELETE FROM public.voice_assistant_configs WHERE id = {ONE}")
-    found = await verdict(moved)
+async def test_a_row_that_vanished_is_missing(mirrored: Database) -> None:
+    await behind(mirrored, f"DELETE FROM public.voice_assistant_configs WHERE id = {ONE}")
+    found = await verdict(mirrored)
     assert (found.success, found.missing, found.drifted) == (False, 1, 0)
     assert found.errors[0].endswith("missing in v2")
 
 
-async def test_a_row_from_nowhere_is_orphaned(moved: Database) -> None:
+async def test_a_row_from_nowhere_is_orphaned(mirrored: Database) -> None:
     await behind(
-        moved,
+        mirrored,
         """INSERT INTO public.voice_assistant_configs (id, business_id, assistant_type_id)
            SELECT gen_random_uuid(), id, 'rest_basic' FROM public.businesses LIMIT 1""",
     )
-    found = await verdict(moved)
+    found = await verdict(mirrored)
     assert (found.success, found.orphaned) == (False, 1)
     assert found.errors[0].endswith("in v2, but not in v1")
 
 
-async def test_a_change_in_v1_afterwards_is_drift(moved: Database) -> None:
+async def test_a_change_in_v1_afterwards_is_drift(mirrored: Database) -> None:
     await behind(
-        moved, f"UPDATE public.voice_agent_config SET system_prompt = 'Quiero una reservación.' WHERE id = {ONE}"
+        mirrored, f"UPDATE public.voice_agent_config SET system_prompt = 'Quiero una reservación.' WHERE id = {ONE}"
     )
-    found = await verdict(moved)
+    found = await verdict(mirrored)
     assert found.drifted == 1
     assert "original_prompt_hash" in found.errors[0]
     assert "archived_prompt" in found.errors[0]
 
 
-async def test_a_business_without_figures_is_an_error_of_the_run(moved: Database) -> None:
+async def test_a_business_without_figures_is_an_error_of_the_run(mirrored: Database) -> None:
     await behind(
-        moved,
+        mirrored,
         "DELETE FROM public.voice_assistant_metrics WHERE id = (SELECT id FROM public.voice_assistant_metrics LIMIT 1)",
     )
-    assert (await verdict(moved)).success, "configurations are not at fault"
-    found = await verdict(moved, metrics=True)
+    assert (await verdict(mirrored)).success, "configurations are not at fault"
+    found = await verdict(mirrored, metrics=True)
     assert found.errors == ["1 businesses with calls have no row in voice_assistant_metrics"]
 
 
-async def test_rows_are_judged_by_the_rules_that_made_them(moved: Database) -> None:
-    draft = await value(moved, "SELECT relevo.draft_rules('another word')")
-    await behind(moved, f"INSERT INTO relevo.rule_keywords VALUES ({draft}, '*', 'e', 99)")
-    await behind(moved, f"INSERT INTO relevo.rule_capabilities VALUES ({draft}, '*', 'letters', 99, '{{e}}')")
-    await behind(moved, f"SELECT relevo.publish_rules({draft})")
-    assert (await verdict(moved)).success
+async def test_rows_are_judged_by_the_rules_that_made_them(mirrored: Database) -> None:
+    draft = await value(mirrored, "SELECT relevo.draft_rules('another word')")
+    await behind(mirrored, f"INSERT INTO relevo.rule_keywords VALUES ({draft}, '*', 'e', 99)")
+    await behind(mirrored, f"INSERT INTO relevo.rule_capabilities VALUES ({draft}, '*', 'letters', 99, '{{e}}')")
+    await behind(mirrored, f"SELECT relevo.publish_rules({draft})")
+    assert (await verdict(mirrored)).success
