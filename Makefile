@@ -6,7 +6,7 @@ TOOLS := .venv/.tools
 PEERS := .venv/.peers
 CLIENTS := tests/npm/node_modules/.installed
 
-.PHONY: demo test bench install lock clean
+.PHONY: demo test bench pictures install lock clean
 
 demo: $(INSTALLED)
 	@.venv/bin/relevo demo
@@ -20,6 +20,10 @@ test: $(INSTALLED) $(TOOLS) $(CLIENTS)
 # Figures beside what they are compared with, from one run; about three minutes on a quiet machine.
 bench: $(INSTALLED) $(PEERS)
 	@.venv/bin/python -m bench
+
+# The pictures of docs/, taken anew of a rehearsal; needs chromium.
+pictures: $(INSTALLED)
+	@.venv/bin/python -m tests.pictures docs/pictures
 
 install: $(INSTALLED)
 

@@ -124,10 +124,24 @@ def test_every_link_leads_to_a_page_and_its_heading(page: str) -> None:
         if ":" in path:
             continue
         target = (ROOT / page).parent / path if path else ROOT / page
-        text = target.read_text(encoding="utf-8") if target.is_file() else ""
+        text = target.read_text(encoding="utf-8") if target.suffix == ".md" and target.is_file() else ""
         headings = {slug(each) for each in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
         lost += [link] if not target.exists() or (anchor and anchor not in headings) else []
     assert lost == []
+
+
+def test_every_picture_is_shown_said_in_words_and_small() -> None:
+    shown_on = [
+        ((ROOT / page).parent.joinpath(path).resolve(), " ".join(words.split()))
+        for page, text in PAGES.items()
+        for words, path in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", text)
+    ]
+    pictures = sorted((ROOT / "docs" / "pictures").iterdir())
+    assert pictures == sorted({picture for picture, _words in shown_on})
+    assert [picture.name for picture, words in shown_on if len(words) < 40] == []
+    sizes = {picture.name: picture.stat().st_size for picture in pictures}
+    assert max(sizes.values()) < 150_000, sizes
+    assert sum(sizes.values()) < 1_000_000, sizes
 
 
 def test_every_page_is_in_the_index() -> None:

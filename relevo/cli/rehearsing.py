@@ -38,7 +38,7 @@ class View:
     def __enter__(self) -> View:
         """Begins to draw."""
         if self._console.is_terminal:
-            self._live = Live(get_renderable=self._drawn, console=self._console, refresh_per_second=8, transient=False)
+            self._live = Live(get_renderable=self.drawn, console=self._console, refresh_per_second=8, transient=False)
             self._live.start()
         return self
 
@@ -59,7 +59,8 @@ class View:
         if self._live is None:
             self._console.print(_line(what), soft_wrap=True)
 
-    def _drawn(self) -> RenderableType:
+    def drawn(self) -> RenderableType:
+        """Where things stand, and what happened last: as much as fits."""
         if self.stage is None or self.stage.status is None:
             return Text("the server starts …")
         standing = Group(_where(self.stage), _figures(self.stage))

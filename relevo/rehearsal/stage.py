@@ -249,7 +249,7 @@ class Stage:
             await asyncio.sleep(_LOOKS_EVERY_S)
 
     async def _govern(self) -> None:
-        if self.traffic is None:
+        if self.traffic is None or self._flowing is None:  # nobody calls any more: whoever sets the pace then keeps it
             return
         going_on = self.traffic.tally.calls - self.traffic.tally.over
         if going_on > _BUSY_CALLS and self.clock.times > _SLOWEST:

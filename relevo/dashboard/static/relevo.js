@@ -60,6 +60,9 @@ const colours = () => {
   };
 };
 
+const LETTER = 6; // pixels of one, in the names of phases
+const ENDS = ["insideStartTop", "insideEndTop"]; // Go is named on the left, No-Go on the right: they may lie close
+
 // Phases of the rollout, as the list beneath the charts has them.
 const bands = () =>
   [...document.querySelectorAll("#bands li")].map((each) => [
@@ -69,13 +72,19 @@ const bands = () =>
 
 const option = (element, points) => {
   const { text, line, sides, limits, bands: shades } = colours();
-  const phases = bands().map(([from, until], place) => [{ ...from, itemStyle: { color: shades[place % 2] } }, until]);
   const numbers = document.getElementById("numbers");
+  const begins = Date.parse(numbers.dataset.from);
+  const room = element.clientWidth / (Date.parse(numbers.dataset.until) - begins);
+  // A phase too short for its name has none here: it stands in the list beneath.
+  const phases = bands().map(([from, until], place) => {
+    const fits = (until.xAxis - Math.max(from.xAxis, begins)) * room > from.name.length * LETTER;
+    return [{ ...from, itemStyle: { color: shades[place % 2] }, label: { show: fits } }, until];
+  });
   const [first, second] = COLUMNS[element.dataset.chart];
   const unit = element.dataset.unit;
   const marks = element.dataset.limits.split(";").filter(Boolean).map((each, place) => {
     const [value, ...words] = each.trim().split(" ");
-    return { yAxis: Number(value), name: words.join(" "), lineStyle: { color: limits[place] }, label: { color: limits[place] } };
+    return { yAxis: Number(value), name: words.join(" "), lineStyle: { color: limits[place] }, label: { color: limits[place], position: ENDS[place] } };
   });
   const series = ["v1", "v2"].map((name, side) => ({
     name,
@@ -88,7 +97,7 @@ const option = (element, points) => {
       ? { silent: true, label: { color: text, fontSize: 10, position: "insideBottom" }, data: phases }
       : undefined,
     markLine: side && marks.length
-      ? { silent: true, symbol: "none", label: { formatter: "{b} {c}", position: "insideEndTop" }, data: marks }
+      ? { silent: true, symbol: "none", label: { formatter: "{b} {c}" }, data: marks }
       : undefined,
   }));
   const highest = Math.max(...marks.map((mark) => mark.yAxis), 0);
