@@ -140,7 +140,21 @@ def test_the_spanish_readme_shows_what_the_english_one_shows() -> None:
         lines = (line.partition("#")[0].strip() for block in shown(page, "") for line in block.splitlines())
         return [line for line in lines if line]
 
+    def table(page: str) -> list[tuple[str, set[str]]]:
+        rows = re.findall(r"^\| (`relevo .+?) \| (.+) \|$", PAGES[page], re.MULTILINE)
+        return [(commands, set(re.findall(r"--[a-z][a-z0-9-]*", says))) for commands, says in rows]
+
     assert commands("README.es.md") == commands("README.md")
+    assert len(table("README.md")) > 30
+    assert table("README.es.md") == table("README.md")
+
+
+@pytest.mark.parametrize("page", ["quickstart", "first-rollout", "runbook", "restore"])
+def test_whoever_reads_only_spanish_is_shown_every_command_of_an_operator(page: str) -> None:
+    def named(file: str) -> set[tuple[str, ...]]:
+        return {tuple(app.parse_commands(words)[0]) for words in typed(file) + mentioned(file)}
+
+    assert named(f"docs/{page}.md") - named("docs/guia-del-operador.md") == set()
 
 
 # What is drawn --------------------------------------------------------------------------------------------------------
@@ -294,3 +308,30 @@ async def test_the_roles_that_are_shown_can_do_what_is_said(server: Server, data
                 b"DO $$ BEGIN DROP OWNED BY application; DROP ROLE application;"
                 b" EXCEPTION WHEN undefined_object THEN END $$"
             )
+
+
+# Of the other pages: what cannot be typed here, and what is asked for where nobody can type CONFIRM.
+NOT_TYPED = {
+    ("vapi",): "there is no Vapi here",
+    ("mirror", "resolve"): "no conflict is open",
+    ("--version",): "it answers without a database, and not in JSON",
+}
+ASKS = {("backups", "restore"), ("db", "down")}
+TYPED_IN_TURN = ("supabase", "restore", "metrics", "mirror", "flags", "upgrade")  # the last takes Relevo away
+
+
+@PG18
+async def test_what_other_pages_show_works_as_it_is_typed(sampled: Database) -> None:
+    assert await run(sampled, ["migrate"], {}) == 0
+    assert await run(sampled, ["backups", "create"], {}) == 0
+    tenant = (await rows(sampled, VERIFIED))[0]["id"]
+    newest = "SELECT id::text FROM public.migration_backups ORDER BY created_at DESC LIMIT 1"
+    known = {"TENANT…": tenant, "TENANT": tenant, "ID": await value(sampled, newest)}
+    for page in TYPED_IN_TURN:
+        for words in typed(f"docs/{page}.md"):
+            if any(words[: len(begins)] == [*begins] for begins in NOT_TYPED):
+                continue
+            asked = ["--yes"] if tuple(words[:2]) in ASKS else []
+            status = await run(sampled, words + asked, known)
+            assert status == 0 or words == ["verify"], (page, words)  # the sample's faults are set aside
+    assert await value(sampled, "SELECT to_regnamespace('relevo') IS NULL")

@@ -84,11 +84,11 @@ async def test_a_table_of_another_shape_is_refused_before_anything_is_made(datab
 async def test_a_role_without_rights_is_told_which(server: Server, database_url: str) -> None:
     name = database_url.rsplit("/", 1)[1]
     with psycopg.connect(server.url(name), autocommit=True) as connection:
-        connection.execute("DO $$ BEGIN CREATE ROLE stranger LOGIN; EXCEPTION WHEN duplicate_object THEN END $$")
-    async with Database(server.url(name, "stranger")) as database:
+        connection.execute("DO $$ BEGIN CREATE ROLE passer_by LOGIN; EXCEPTION WHEN duplicate_object THEN END $$")
+    async with Database(server.url(name, "passer_by")) as database:
         with pytest.raises(MissingPrivilege) as refusal:
             await migrations.up(database)
-    assert refusal.value.fix == f"GRANT CREATE ON DATABASE {name} TO stranger"
+    assert refusal.value.fix == f"GRANT CREATE ON DATABASE {name} TO passer_by"
 
 
 async def test_the_printed_scripts_do_the_same(database: Database) -> None:

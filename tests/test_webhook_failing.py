@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 import pytest_asyncio
 
@@ -21,7 +22,7 @@ from relevo.webhooks.answers import TOOL_FAILED
 from relevo.webhooks.known import Known
 from tests.calling import SECRET, WEBHOOK, Line, asked, report, status, tool_calls
 from tests.commands import relevo, succeeds
-from tests.conftest import NOW, copied, load_sample, rows, value
+from tests.conftest import NOW, change, copied, load_sample, rows, value
 from tests.servers import Server, programs_of, running
 from tests.serving import serving
 from tests.standins import Reply, StandIn, stand_in
@@ -291,3 +292,25 @@ async def test_what_changed_is_read_anew_as_if_all_were(moved: tuple[str, Databa
     gone = before.by_number_id[third.number_id][0]
     assert third.number_id not in known.directory.by_number_id
     assert not known.has_heard(gone)
+
+
+async def test_a_new_number_is_looked_for_even_when_its_first_caller_cannot_wait(
+    moved: tuple[str, Database, list[Line]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relevo.webhooks.known._AGAIN_AFTER_S", 0.0)
+    url, database, (line, *_) = moved
+    known = Known(database, lambda: NOW)
+    await known.refresh()
+    await change(
+        database, "UPDATE public.voice_agent_config SET phone_number_id = 'new' WHERE id = %s", [line.config_id]
+    )
+    async with await psycopg.AsyncConnection.connect(url) as holder:
+        await holder.execute("LOCK TABLE public.voice_agent_config IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await known.look_again()
+        assert "new" not in known.directory.by_number_id
+    async with asyncio.timeout(30):
+        while "new" not in known.directory.by_number_id:
+            await value(database, "SELECT 1")
+    assert known.directory.by_number_id["new"][0].tenant_id == line.tenant_id

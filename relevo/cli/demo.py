@@ -46,6 +46,7 @@ STORY: tuple[Step, ...] = (
 )
 USUAL = "healthy"
 _WIDE = 110  # columns
+_HOURS_A_SECOND = 3_000.0  # times as fast, about
 
 
 async def demo(
@@ -152,7 +153,8 @@ async def _rehearsed(
     common: Common, home: Path, chosen: Scenario, times: float, plan: Plan, keep: bool, console: Console
 ) -> dict[str, Any]:
     mapping, url = common.mapping(), common.database_url or ""
-    console.rule(f"[bold]The rollout: {chosen.sentence}", align="left")
+    console.rule("[bold]The rollout", align="left")
+    console.print(chosen.sentence)
     view = View(console)
     async with staged(url, home, mapping, assembled, view.told, times, chosen.calls_a_day, plan) as stage:
         _announce(stage, console)
@@ -203,7 +205,9 @@ def _announce(stage: Stage, console: Console) -> None:
     """Where to look."""
     console.print(f"dashboard: {stage.address}", soft_wrap=True)
     console.print(f"sign in with: {stage.token}", soft_wrap=True)
-    console.print(f"what Slack, PagerDuty and clients get: {stage.inbox.http}\n", soft_wrap=True)
+    console.print(f"what Slack, PagerDuty and clients get: {stage.inbox.http}", soft_wrap=True)
+    late = "(a second is hours here: what goes over a wire arrives late)\n"
+    console.print(late if stage.clock.times > _HOURS_A_SECOND else "", style="dim")
 
 
 async def _stay(stage: Stage, console: Console) -> None:

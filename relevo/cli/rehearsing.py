@@ -14,11 +14,12 @@ from rich.text import Text
 from relevo.rehearsal.scenario import Checked
 from relevo.rehearsal.stage import Stage, Told
 from relevo.rollout.gate import shown
+from relevo.rollout.operating import Status
 from relevo.rollout.plan import Metric
 
 _EVENTS = 30  # remembered; as many are shown as fit
 _LEAST_ROWS = 6
-_TALLEST = 3  # lines of one event
+_TALLEST = 4  # lines of one event
 _COLOURS = {"act": "bold yellow", "move": "bold cyan", "message": "magenta", "note": "dim"}
 _FIGURES: tuple[Metric, ...] = ("error_rate", "failed_call_rate", "p95_latency_ms")
 
@@ -91,22 +92,30 @@ def _where(stage: Stage) -> Text:
         (f"{rollout.phase.name} ", "bold"),
         f"(phase {rollout.standing.phase + 1} of {rollout.standing.phases}) ",
         (rollout.standing.state, "bold green" if rollout.standing.state in ("Healthy", "Complete") else "bold"),
-        f" · {status.tenants_on_v2} of {status.total_tenants} tenants on v2\n",
+        f" · {status.tenants_on_v2} of {status.total_tenants} active tenants on v2\n",
         (f"{at} · {tally.calls if tally else 0:,} calls", "dim"),
     )
 
 
 def _figures(stage: Stage) -> RenderableType:
     status = stage.status
-    table = Table("", *(Column(name, justify="right") for name in ("calls", *_FIGURES)), box=None)
+    table = Table(_since(status), *(Column(name, justify="right") for name in ("calls", *_FIGURES)), box=None)
     if status is None:
         return table
     for version, health in status.health.items():
         figures = [shown(metric, getattr(health, metric)) for metric in _FIGURES]
         table.add_row(version, f"{health.total_calls:,}", *figures)
     if status.last is not None:
-        return Group(table, Text(f"gate: {status.last['verdict']}, {status.last['details']['why']}", "dim"))
+        said = f"gate at {status.last['at']:%H:%M}: {status.last['verdict']}, {status.last['details']['why']}"
+        return Group(table, Text(said, "dim"))
     return table
+
+
+def _since(status: Status | None) -> str:
+    """What the figures were counted from."""
+    rollout = status.rollout if status else None
+    runs = rollout is not None and rollout.finished_at is None
+    return f"since {rollout.judged_from:%a %H:%M}" if rollout is not None and runs else "last 24 h"
 
 
 def heard_table(heard: Sequence[dict[str, Any]]) -> Table:

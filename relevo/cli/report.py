@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
-from rich.table import Table
+from rich.table import Column, Table
 
 from relevo.cli.frame import ORDINARY, Answer, Common, WholeNumber
 from relevo.clock import system_clock
@@ -69,7 +70,10 @@ async def made(
 
 def table(found: Report) -> Group:
     """The report for people."""
-    rows = Table("metric", "before (v1)", "after (v2)", "improvement", "target", "met", "conclusion")
+    # Eighty columns hold every word whole: narrow heads, no lines between, and only titles and conclusions are broken.
+    heads = ("metric", "before\n(v1)", "after\n(v2)", "improvement", "target", "met", "conclusion")
+    columns = (Column(head, no_wrap=head not in ("metric", "conclusion")) for head in heads)
+    rows = Table(*columns, box=SIMPLE_HEAD, padding=0)
     for row in telling.lines(telling.table_of_success(found)):
         rows.add_row(*row)
     return Group(rows, "what cannot be concluded:", "\n".join(f"- {doubt}" for doubt in telling.doubts(found)))

@@ -61,7 +61,7 @@ def shown(found: Difference) -> Group:
     """The difference for people."""
     whose = "all tenants" if found.tenant_ids is None else f"{len(found.tenant_ids):,} tenants"
     table = Table(
-        "table",
+        Column("table", no_wrap=True),
         *(Column(name, justify="right") for name in ("insert", "update", "delete", "kept")),
         "columns that differ, in rows",
         title=f"Restoring backup {found.backup.id} of {found.backup.created_at:%Y-%m-%d %H:%M:%S} UTC, {whose}",
@@ -101,7 +101,7 @@ def _remarks(found: Difference) -> list[str]:
 def told(done: data.DataRestored) -> Group:
     """What was done, for people."""
     table = Table(
-        "table",
+        Column("table", no_wrap=True),
         *(Column(name, justify="right") for name in ("inserted", "updated", "deleted", "kept")),
         title=f"Backup {done.backup_id} is restored, in {done.duration_seconds:.2f} s",
         title_justify="left",

@@ -133,7 +133,8 @@ def _went(done: WentBack, calls: Sequence[Cut] | None = None) -> Answer:
     """What was done, and what it means."""
     changed = done.after.version != done.before.version
     many, on_v2 = len(done.affected_tenants), done.after.tenants_on_v2
-    lines = [f"level {done.level}: {many:,} tenants changed version; {on_v2:,} of the active ones are on v2 now"]
+    who = "1 tenant" if many == 1 else f"{many:,} tenants"
+    lines = [f"level {done.level}: {who} changed version; {on_v2:,} of the active ones on v2 now"]
     lines += [] if changed else ["the flag was so already; nothing changed"]
     if calls is not None:
         lines += _told_of_calls(calls)
@@ -165,7 +166,7 @@ def _told_of_calls(calls: Sequence[Cut]) -> list[str]:
 def _propagated(done: WentBack) -> str:
     if done.lagging:
         return f"{len(done.lagging)} of {done.readers} processes have not obeyed yet: {', '.join(done.lagging)}"
-    if done.propagation_ms is None:
+    if done.propagation_ms is None or not done.readers:
         return "no process answers by the flag right now"
     return f"all {done.readers} processes that answer by the flag obeyed within {done.propagation_ms:,.0f} ms"
 

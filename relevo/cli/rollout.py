@@ -302,7 +302,7 @@ def _standing(found: Status, share: float, figures: dict[str, dict[str, Any]]) -
     lines.append(f"{found.tenants_on_v2} of {found.total_tenants} tenants on v2 ({share:.1f} %)")
     if found.last:
         lines.append(f"verdict {found.last['verdict']}: {found.last['details']['why']}")
-    if found.rollout and found.rollout.standing.hold_until:
+    if found.rollout and found.rollout.standing.hold_until and found.rollout.finished_at is None:
         lines.append(f"held until {_moment(found.rollout.standing.hold_until)}")
     lines += [f"{found.behind} of {found.readers} processes answer by an older flag"] if found.behind else []
     lines += [f"{each.severity}: {each.message}" for each in found.alerts]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class Inbox:
         """Where Slack and PagerDuty are; a browser sees there what arrived."""
         self.smtp = ""
         self._told = told
+        self._pages: dict[str, str] = {}  # what each incident was, by its key
 
     def of(self, channel: Channel) -> list[Post]:
         """What arrived on one channel."""
@@ -70,13 +72,14 @@ class Inbox:
 
     async def _slack(self, request: web.Request) -> web.Response:
         said = await request.json()
-        taken = self._take("slack", said.get("text", ""), "\n".join(_texts(said.get("blocks", []))))
+        taken = self._take("slack", _unmarked(said.get("text", "")), "\n".join(_texts(said.get("blocks", []))))
         return web.Response(text="ok") if taken else web.Response(status=503, text="away")
 
     async def _pagerduty(self, request: web.Request) -> web.Response:
         said = await request.json()
-        summary = said.get("payload", {}).get("summary", "")
-        headline = f"{said['event_action']} {summary or said['dedup_key']}"
+        key = said["dedup_key"]
+        headline = f"{said['event_action']} {said.get('payload', {}).get('summary') or self._pages.get(key, key)}"
+        self._pages.setdefault(key, headline.partition(" ")[2])
         taken = self._take("pagerduty", headline, json.dumps(said, indent=1, ensure_ascii=False))
         return web.json_response({"status": "success"}, status=202) if taken else web.Response(status=503)
 
@@ -113,6 +116,11 @@ class Inbox:
         letter = message_from_bytes(raw, policy=policy.default)
         body = letter.get_body(("plain",))
         return self._take("email", f"{to}: {letter['subject']}", body.get_content() if body else "")
+
+
+def _unmarked(text: str) -> str:
+    """What Slack would draw, without its marks: neither ``:icon:`` nor ``*bold*``."""
+    return re.sub(r":[a-z_]+: ?|\*", "", text)
 
 
 def _texts(blocks: Any) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from relevo import events
 from relevo.clock import system_clock
 from relevo.db.embedded import EmbeddedServer
 from relevo.db.pool import every, first
@@ -149,14 +150,23 @@ async def _slack(stage: Stage) -> Facts:
 
 async def _corrupt(stage: Stage) -> Facts:
     await stage.take_phase("early_adopters")
+    nightly = await backups.create(
+        stage.database,
+        stage.mapping,
+        tenant_ids=None,
+        clock=system_clock,
+        emit=events.silent,
+        actor="cron",
+        reason="every night",
+    )
+    stage.tell("act", "the backup of every night is taken: relevo backups create")
     async with stage.database.transaction() as connection:
         spoilt = (await connection.execute(statement("rehearsal", "spoil"))).rowcount
     stage.tell("act", f"somebody's script overwrites {spoilt} prompts of v1")
     await stage.pass_hours(1)
-    newest = (await backups.listed(stage.database))[0]
-    stage.tell("act", f"ana goes back to the backup of {newest.created_at:%H:%M:%S}: rollback --level data")
-    done = await data.run(stage.database, stage.mapping, data.Request(newest, ANA.actor, ANA.reason))
-    stage.tell("note", f"restored in {done.duration_seconds:.1f} s, for {len(done.affected_tenants)} tenants")
+    stage.tell("act", "ana goes back to that backup: relevo rollback --level data")
+    done = await data.run(stage.database, stage.mapping, data.Request(nightly, ANA.actor, ANA.reason))
+    stage.tell("note", f"restored in {done.duration_seconds:.1f} s; undone by: {done.undo_command}")
     await stage.pass_hours(2)
     return {}
 

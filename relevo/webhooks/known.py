@@ -65,14 +65,19 @@ class Known:
         self._heard: dict[str, _Heard] = {}
         self._templates: dict[tuple[str, Version, str, int], Template] = {}
         self._refreshing = asyncio.Lock()
+        self._looking: asyncio.Task[None] | None = None
         self._read_at_s = float("-inf")  # of the loop's clock
         self._reading_took_s = 0.0
 
     async def keep_fresh(self) -> None:
         """Read again and again. Never returns."""
-        while True:
-            await self.refresh()
-            await asyncio.sleep(max(REFRESH_EVERY_S, IDLE * self._reading_took_s))
+        try:
+            while True:
+                await self.refresh()
+                await asyncio.sleep(max(REFRESH_EVERY_S, IDLE * self._reading_took_s))
+        finally:
+            if self._looking is not None:
+                self._looking.cancel()
 
     async def refresh(self, *, hear_at_most: int | None = None) -> bool:
         """Read what changed; False where the database could not be read: what was known stays. ``hear_at_most``: of so
@@ -90,14 +95,20 @@ class Known:
         return True
 
     async def look_again(self) -> None:
-        """Read again because somebody asks for what is not known; not more often than makes sense."""
+        """Read again because somebody asks for what is not known; not more often than makes sense. It goes on where they
+        cannot wait for it, for they may call again."""
         asked_s = asyncio.get_running_loop().time()
         if asked_s - self._read_at_s < _AGAIN_AFTER_S:
             return
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look(asked_s))
+        await asyncio.shield(self._looking)
+
+    async def _look(self, asked_s: float) -> None:
         async with self._refreshing:
             pass  # somebody may be reading just now, and what they find is as good
         if self._read_at_s < asked_s:
-            await self.refresh()
+            await self.refresh(hear_at_most=0)
 
     def has_heard(self, entry: Entry) -> bool:
         """Whether what is said to callers of a configuration is at hand."""

@@ -78,7 +78,7 @@ FROM relevo.rollout_transitions t WHERE t.event = 'single_out'
 -- claim_client_told --
 -- Their client was told that they are back, in an e-mail of their own, and no other client was.
 SELECT coalesce(array_agg(o.tenant_id), '{{}}') = ARRAY[%(sick)s::text] AND coalesce(bool_and(o.state = 'sent'), false) AS holds,
-       format('%%s clients were told: %%s', count(*), coalesce(string_agg(o.recipient, ', '), 'nobody')) AS found
+       format('clients told: %%s: %%s', count(*), coalesce(string_agg(o.recipient, ', '), 'nobody')) AS found
 FROM relevo.outbox o WHERE o.notice = 'client_returned'
 
 -- claim_not_rolled_back --
@@ -145,7 +145,7 @@ JOIN relevo.rollout_transitions resumed ON resumed.event = 'resume'
 -- The restore put back what was spoilt, kept the calls, and can itself be undone.
 SELECT (SELECT count(*) FROM public.voice_agent_config WHERE system_prompt = 'spoilt') = 0
        AND (SELECT count(*) FROM relevo.audit_log WHERE action = 'backup.restore') > 0 AS holds,
-       format('%%s prompts are spoilt; %%s restores in the audit log',
+       format('spoilt prompts: %%s; restores in the audit log: %%s',
               (SELECT count(*) FROM public.voice_agent_config WHERE system_prompt = 'spoilt'),
               (SELECT count(*) FROM relevo.audit_log WHERE action = 'backup.restore')) AS found
 
