@@ -36,6 +36,23 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 _numbers = itertools.count()
 
+# Files whose single tests take longest. They begin first, so that no worker is left alone with one at the end.
+LONG = (
+    "test_rehearsal.py",
+    "test_rollout_walk.py",
+    "test_mirror_property.py",
+    "test_rollout_gate.py",
+    "test_kills.py",
+    "test_move.py",
+    "test_dashboard_axe.py",
+    "test_webhook_chaos.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first; the others stay as they are."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
 
 @pytest.fixture(scope="session", params=[18, 15], ids=["pg18", "pg15"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
