@@ -140,6 +140,8 @@ def test_every_picture_is_shown_said_in_words_and_small() -> None:
     assert pictures == sorted({picture for picture, _words in shown_on})
     assert [picture.name for picture, words in shown_on if len(words) < 40] == []
     sizes = {picture.name: picture.stat().st_size for picture in pictures}
+    drawn = [picture.read_text(encoding="utf-8") for picture in pictures if picture.suffix == ".svg"]
+    assert [text for text in drawn if "url(" in text.replace("url(#", "")] == []  # nothing is fetched to show one
     assert max(sizes.values()) < 150_000, sizes
     assert sum(sizes.values()) < 1_000_000, sizes
 
