@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import os
 import subprocess
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -419,6 +422,109 @@ async def test_what_was_written_meanwhile_reaches_v1_when_it_is_taken_back(world
         await value(world, "SELECT special_instructions FROM public.voice_assistant_configs WHERE id = %s", (one,))
         == "Sin cebolla"
     )
+
+
+@contextlib.contextmanager
+def held(database: Database, statement: LiteralString) -> Iterator[None]:
+    """What a statement locks, held by somebody else."""
+    with psycopg.connect(database.url) as other:
+        other.execute(statement)
+        yield
+        other.rollback()
+
+
+async def edited(database: Database) -> list[Any]:
+    """The first two configurations, edited on v2 alone."""
+    await change(
+        database,
+        """UPDATE public.voice_assistant_configs SET voice_id = 'new'
+           WHERE id IN (SELECT id FROM public.voice_assistant_configs ORDER BY id LIMIT 2)""",
+    )
+    asked = "SELECT id FROM public.voice_assistant_configs WHERE voice_id = 'new' ORDER BY id"
+    return [row["id"] for row in await rows(database, asked)]
+
+
+async def voices(database: Database, ids: list[Any]) -> list[str]:
+    """By what v1 has these speak."""
+    asked = "SELECT voice_id FROM public.voice_agent_config WHERE id = ANY (%s) ORDER BY id"
+    return [row["voice_id"] for row in await rows(database, asked, (ids,))]
+
+
+async def begun(database: Database) -> asyncio.Task[list[str]]:
+    """Taking dual write's stage back, as far as it has to wait for somebody's lock."""
+    waits = asyncio.Event()
+    undoing = doing.undo(database, MAPPING, stage_of("deprecate"), ANA, late, emit=lambda _told: waits.set())
+    task = asyncio.create_task(undoing)
+    await waits.wait()
+    return task
+
+
+async def test_taking_it_back_is_whole_or_not_at_all(world: Database) -> None:
+    """Who cannot lock one of v2's tables, and is stopped while waiting, changed nothing, and may try again."""
+    await reach(world, "deprecate")
+    ids = await edited(world)
+    before = await everything(world)
+    with held(world, "LOCK TABLE public.voice_assistant_configs IN ROW EXCLUSIVE MODE"):
+        task = await begun(world)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert await everything(world) == before
+    assert await undo(world, "deprecate") == []
+    assert await voices(world, ids) == ["new", "new"]
+
+
+async def test_killed_where_it_waits_it_changed_nothing(world: Database) -> None:
+    await reach(world, "deprecate")
+    ids = await edited(world)
+    before = await everything(world)
+    words = [sys.executable, "-m", "relevo", "cleanup", "--stage", "deprecate", "--undo"]
+    waiting = (
+        """SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'public.voice_assistant_configs'::regclass"""
+    )
+    with held(world, "LOCK TABLE public.voice_assistant_configs IN ROW EXCLUSIVE MODE"):
+        env = {**os.environ, "RELEVO_DATABASE_URL": world.url}
+        quiet = subprocess.DEVNULL
+        undoing = await asyncio.create_subprocess_exec(*words, env=env, stdout=quiet, stderr=quiet)
+        while not await value(world, waiting):
+            assert undoing.returncode is None
+        undoing.kill()
+        await undoing.wait()
+    assert await everything(world) == before
+    assert await undo(world, "deprecate") == []
+    assert await voices(world, ids) == ["new", "new"]
+
+
+async def test_stopped_after_it_was_taken_back_the_rest_waits_for_repair(world: Database) -> None:
+    """Not even what is called drift is then taken from v1."""
+    await reach(world, "deprecate")
+    ids = await edited(world)
+    with held(world, "SELECT FROM public.voice_assistant_configs ORDER BY id LIMIT 1 FOR UPDATE"):
+        task = await begun(world)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await verified(world)
+    _mended, failed = await mirror.repair(world, ANA, late, drifted=True)
+    assert failed == []
+    assert await voices(world, ids) == ["new", "new"]
+    assert await value(world, "SELECT count(*) FROM public.voice_assistant_configs WHERE voice_id = 'new'") == 2
+
+
+async def test_what_v1_is_told_before_it_has_v2s_edits_is_not_lost(world: Database) -> None:
+    """As ever with dual write the later of two stands, and what only one side wrote is the other's too."""
+    await reach(world, "deprecate")
+    _first, second = await edited(world)
+    await change(
+        world, "UPDATE public.voice_assistant_configs SET vapi_assistant_id = 'newer' WHERE id = %s", (second,)
+    )
+    with held(world, "SELECT FROM public.voice_assistant_configs ORDER BY id LIMIT 1 FOR UPDATE"):
+        task = await begun(world)
+        await change(world, "UPDATE public.voice_agent_config SET voice_id = 'of v1' WHERE id = %s", (second,))
+    assert await task == []
+    for side in ("voice_agent_config", "voice_assistant_configs"):
+        told = f"SELECT voice_id, vapi_assistant_id FROM public.{side} WHERE id = %s"
+        assert await rows(world, told, (second,)) == [{"voice_id": "of v1", "vapi_assistant_id": "newer"}]
 
 
 async def test_readers_are_counted(world: Database) -> None:

@@ -99,13 +99,29 @@ async def undo(
     *,
     emit: events.Sink = events.silent,
 ) -> list[str]:
-    """Take a stage back; returns a line for each write of the time between that could not be brought to v1.
+    """Take a stage back, in one transaction; returns a line for each write of the time between that could not be
+    brought to v1. Bringing them follows, one configuration a transaction: whoever is stopped there leaves them queued.
 
     Raises Refused for one that is not done, that cannot be taken back, or while a later one is done.
     """
-    async with database.transaction(read_only=True) as connection:
-        await migrations.require(connection)
-        done = await _stages(connection)
+    async for attempt in patiently(emit, "a table of v1 or v2 is locked by others"):
+        with attempt:
+            async with database.transaction(patient=True) as connection:
+                await migrations.require(connection)
+                await connection.execute(statement("cleanup", "hold_stages"), {})
+                done = await _stages(connection)
+                _refuse_undoing(stage, done)
+                act = {"stage": stage.name, "actor": who.actor, "reason": who.reason}
+                await connection.execute(statement("cleanup", "forget"), act)
+                if stage.name == "deprecate":
+                    await _let_v1_lead(connection, mapping, who, clock, done["deprecate"]["details"])
+    if stage.name != "deprecate":
+        return []
+    _mended, failed = await mirror.repair(database, who, clock, emit=emit)
+    return failed
+
+
+def _refuse_undoing(stage: Stage, done: Mapping[str, Any]) -> None:
     if stage.undone_before is None:
         raise Refused(f"stage {stage.name} cannot be undone", fix="what it dropped is in the archive: pg_restore")
     if stage.name not in done:
@@ -115,22 +131,17 @@ async def undo(
             f"stage {stage.undone_before} is done",
             fix=f"undo it first: relevo cleanup --stage {stage.undone_before} --undo",
         )
-    async for attempt in patiently(emit, "a table of v1 is locked by others"):
-        with attempt:
-            async with database.transaction(patient=True) as connection:
-                await connection.execute(statement("cleanup", "hold_stages"), {})
-                if stage.name == "deprecate":
-                    await take_writes_again(connection, _place(mapping))
-                act = {"stage": stage.name, "actor": who.actor, "reason": who.reason}
-                await connection.execute(statement("cleanup", "forget"), act)
-    if stage.name != "deprecate":
-        return []
-    await mirror.install(database, mapping, who, clock, emit=emit)
-    async with database.transaction() as connection:
-        known = {"only_on_v1": done["deprecate"]["details"]["only_on_v1"], "actor": who.actor}
-        await connection.execute(statement("cleanup", "queue_edits"), known)
-    _mended, failed = await mirror.repair(database, who, clock, emit=emit)
-    return failed
+
+
+async def _let_v1_lead(
+    connection: Connection, mapping: SourceMapping, who: Who, clock: Clock, details: Mapping[str, Any]
+) -> None:
+    """v1 takes writes, dual write is there, and what v2 has ahead of v1 is queued: at one commit, or v1 would be taken
+    for the newer of the two wherever they differ."""
+    await take_writes_again(connection, _place(mapping))
+    await mirror.put_in_place(connection, mapping, who, clock)
+    known = {"only_on_v1": details["only_on_v1"], "actor": who.actor}
+    await connection.execute(statement("cleanup", "queue_edits"), known)
 
 
 def _place(mapping: SourceMapping) -> Place:

@@ -81,14 +81,20 @@ async def install(
         with attempt:
             async with database.transaction(patient=True) as connection:
                 await migrations.require(connection)
-                changed = await _install(connection, mapping, clock)
-                if strict is not None:
-                    await connection.execute(statement("mirror", "set_strict"), {"strict": strict})
-                if changed or strict is not None:
-                    details = {"strict": strict, "tables": [s.name for s in (mapping.configurations, mapping.tenants)]}
-                    await audit(
-                        connection, actor=who.actor, action="mirror.install", reason=who.reason, details=details
-                    )
+                changed = await put_in_place(connection, mapping, who, clock, strict=strict)
+    return changed
+
+
+async def put_in_place(
+    connection: Connection, mapping: SourceMapping, who: Who, clock: Clock, *, strict: bool | None = None
+) -> bool:
+    """As ``install``, in the caller's transaction, which answers for it that v1 leads or will."""
+    changed = await _install(connection, mapping, clock)
+    if strict is not None:
+        await connection.execute(statement("mirror", "set_strict"), {"strict": strict})
+    if changed or strict is not None:
+        details = {"strict": strict, "tables": [s.name for s in (mapping.configurations, mapping.tenants)]}
+        await audit(connection, actor=who.actor, action="mirror.install", reason=who.reason, details=details)
     return changed
 
 
