@@ -33,6 +33,7 @@ class Account:
         self.calls: dict[str, dict[str, Any]] = {}
         self.done: dict[str, dict[str, Any]] = {}
         self.refuses: set[str] = set()
+        self.hides: dict[str, int] = {}  # by call, what it answers instead of telling of it
 
     def going_on(self, call_id: str, **more: Any) -> None:
         """A call that can be controlled."""
@@ -43,6 +44,8 @@ class Account:
         if request.headers.get("authorization") != f"Bearer {KEY}":
             return Reply(401)
         first, _, second = request.path.strip("/").partition("/")
+        if first == "call" and second in self.hides:
+            return Reply(self.hides[second])
         if first == "call":
             return Reply(body=self.calls[second]) if second in self.calls else Reply(404)
         assert second == "control"
@@ -157,6 +160,27 @@ async def test_what_vapi_does_not_do_is_left_and_said(ready: Database, vapi: tup
     assert "no control" in (found["call-2"].why or "")
     assert "does not know" in (found["call-3"].why or "")
     assert await rows(ready, "SELECT FROM relevo.audit_log WHERE action = 'call.cut'") == []
+
+
+@pytest.mark.parametrize("status", [400, 429, 500])
+async def test_what_vapi_refuses_of_one_call_leaves_no_other(
+    ready: Database, vapi: tuple[StandIn, Account], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cutting, "AT_ONCE", 1)  # the others come after it
+    running, account = vapi
+    await talking(ready)
+    for call in ("call-1", "call-2", "call-3"):
+        account.going_on(call)
+        account.hides[call] = status
+    await levels.all_back(ready, ANA, system_clock)
+    assert {each.how for each in (await cut(ready, running.url)).values()} == {"left"}
+    for call in ("call-2", "call-3"):
+        del account.hides[call]
+    found = await cut(ready, running.url)
+    assert {call: each.how for call, each in found.items()} == {
+        "call-1": "left", "call-2": "ended", "call-3": "ended"
+    }  # fmt: skip
+    assert f"answers {status} to GET" in (found["call-1"].why or "")
 
 
 async def test_without_vapi_every_call_is_left_after_one_attempt(ready: Database) -> None:

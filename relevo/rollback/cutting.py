@@ -73,9 +73,11 @@ class _Cutter:
             return "left", self._away
         try:
             known = await self._vapi.call(call["call_id"])
-        except (VapiUnreachable, VapiRefused) as error:
+        except VapiUnreachable as error:
             self._away = str(error)  # it would be the same for each, after ten seconds each
             return "left", self._away
+        except VapiRefused as error:  # of this one; a refusal comes at once, so the others may be asked
+            return "left", str(error)
         if known is None:
             return "left", "Vapi does not know it"
         if known.get("status") == "ended":
