@@ -28,6 +28,7 @@ from relevo.comms.texts import shipped
 from relevo.db.pool import Database
 from relevo.db.statements import statement
 from relevo.errors import ConfigurationError
+from tests.commands import succeeds
 from tests.conftest import NOW, change, rows, value
 from tests.wires import Postbox, hook, postbox
 
@@ -252,9 +253,34 @@ async def test_what_is_refused_for_good_is_dead_and_says_why(ready: Database, cl
     why = await value(ready, "SELECT last_error FROM relevo.outbox WHERE dedup_key = 'a'")
     assert why == "127.0.0.1 answered 400: no_can_do /v2/enqueue"
     async with ready.transaction() as connection:
-        assert await outbox.retry(connection, None, clock(), actor="ana", reason="mended") != []
+        found = await outbox.retry(connection, None, clock(), actor="ana", reason="mended")
+        assert (len(found.again), found.over) == (1, [])
     assert (await states(ready))["a"] == ("waiting", 0)
     assert await value(ready, "SELECT actor FROM relevo.audit_log WHERE action = 'notice.retry'") == "ana"
+
+
+async def test_what_has_ended_meanwhile_is_not_opened_again(ready: Database, clock: Hands) -> None:
+    """Else the page would stay open for ever: its end was told before it."""
+    resolve = {"event_action": "resolve", "incident": TRIGGER["incident"]}
+    await say(ready, "trigger", "pagerduty", thread="7")
+    async with hook(script=[(400, {})], answer=202) as pager:
+        delivery = deliver(ready, PagerDuty("key", pager.url, clock), clock)
+        await all_due(delivery)
+        await say(ready, "resolve", "pagerduty", thread="7", variables=resolve)
+        await say(ready, "other", "pagerduty", variables={**TRIGGER, "incident": "relevo:incident:8"})
+        await change(
+            ready,
+            "UPDATE relevo.outbox SET state = 'dead', last_error = 'x', settled_at = now() WHERE dedup_key = 'other'",
+        )
+        await all_due(delivery)
+        ids = {row["dedup_key"]: row["id"] for row in await rows(ready, "SELECT id, dedup_key FROM relevo.outbox")}
+        answered = succeeds("notify", "retry", "--all", url=ready.url)
+        assert answered == {"retried": [ids["other"]], "over": [ids["trigger"]]}
+        clock.now = await value(ready, "SELECT max(due_at) FROM relevo.outbox")
+        await all_due(delivery)
+    assert {key: state for key, (state, _tries) in (await states(ready)).items()} == {
+        "trigger": "dead", "resolve": "sent", "other": "sent"
+    }  # fmt: skip
 
 
 async def test_no_secret_is_in_what_is_kept_of_a_failure(ready: Database, clock: Hands) -> None:

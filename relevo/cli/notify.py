@@ -145,8 +145,10 @@ async def retry(
     async with common.database() as database, database.transaction() as connection:
         await migrations.require(connection)
         ids = None if every else list(messages)
-        again = await outbox.retry(connection, ids, system_clock(), actor=common.actor, reason=common.reason)
-    return Answer({"retried": again}, f"{len(again)} messages are tried again")
+        found = await outbox.retry(connection, ids, system_clock(), actor=common.actor, reason=common.reason)
+    lines = [f"{len(found.again)} messages are tried again"]
+    lines += [f"#{each} is not: its incident is over, and would be opened for good" for each in found.over]
+    return Answer({"retried": found.again, "over": found.over}, "\n".join(lines))
 
 
 @app.command(name="texts")

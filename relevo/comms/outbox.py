@@ -7,6 +7,7 @@ dies lets it go at once; only what the other side had taken in that very moment 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -86,9 +87,18 @@ async def troubled(connection: Connection, most: int) -> list[dict[str, Any]]:
     return await every(connection, statement("comms", "troubled"), {"most": most})
 
 
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What became of dead messages that were to be tried again."""
+
+    again: list[int]  # they wait
+    over: list[int]  # still dead: PagerDuty was told since that their incident has ended
+
+
 async def retry(
     connection: Connection, ids: Sequence[int] | None, now: datetime, *, actor: str, reason: str | None
-) -> list[int]:
-    """Try dead messages once more; None: all of them. Returns which."""
+) -> Retried:
+    """Try dead messages once more; None: all of them."""
     values = {"ids": None if ids is None else list(ids), "now": now, "actor": actor, "reason": reason}
-    return [row["id"] for row in await every(connection, statement("comms", "retry"), values)]
+    found = await every(connection, statement("comms", "retry"), values)
+    return Retried([row["id"] for row in found if not row["over"]], [row["id"] for row in found if row["over"]])

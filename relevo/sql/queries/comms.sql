@@ -53,17 +53,25 @@ SELECT id, channel, notice, tenant_id, recipient, state, created_at, due_at, att
 WHERE state = 'dead' OR (state = 'waiting' AND last_error IS NOT NULL) ORDER BY id DESC LIMIT %(most)s
 
 -- retry --
--- Dead messages once more, from the beginning; all of them where none is named.
-WITH again AS (
-    UPDATE relevo.outbox
+-- Dead messages once more, from the beginning; all of them where none is named. Not what would open a page again whose end
+-- was told since: nobody would ever close it.
+WITH dead AS MATERIALIZED (
+    SELECT o.id, o.channel = 'pagerduty' AND o.variables ->> 'event_action' <> 'resolve' AND EXISTS (
+               SELECT FROM relevo.outbox r
+               WHERE r.channel = 'pagerduty' AND r.id > o.id AND r.variables ->> 'event_action' = 'resolve'
+                 AND r.variables ->> 'incident' = o.variables ->> 'incident') AS over
+    FROM relevo.outbox o
+    WHERE o.state = 'dead' AND (%(ids)s::bigint[] IS NULL OR o.id = ANY (%(ids)s::bigint[])) FOR UPDATE OF o
+), again AS (
+    UPDATE relevo.outbox o
     SET state = 'waiting', settled_at = NULL, attempts = 0, created_at = %(now)s, due_at = %(now)s
-    WHERE state = 'dead' AND (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[])) RETURNING id
+    FROM dead d WHERE o.id = d.id AND NOT d.over RETURNING o.id
 ), audited AS (
     INSERT INTO relevo.audit_log (actor, action, subject, reason, details)
     SELECT %(actor)s, 'notice.retry', 'outbox', %(reason)s, jsonb_build_object('ids', jsonb_agg(id)) FROM again
     HAVING count(*) > 0
 )
-SELECT id FROM again ORDER BY id
+SELECT id, over FROM dead ORDER BY id
 
 -- mapped --
 SELECT EXISTS (SELECT FROM relevo.source_mapping) AS mapped
