@@ -339,18 +339,61 @@ def test_a_role_that_somebody_wrote_themselves_counts_for_nothing(place: Place) 
     assert visitor.ask("POST", "/sessions/end", {"session": "x"}).status == 403
 
 
-async def test_many_attempts_have_to_wait_and_cost_the_issuer_nothing_more(place: Place) -> None:
+async def refusals(place: Place) -> int:
+    (counted,) = await rows(
+        place.database, "SELECT count(*) AS n FROM relevo.audit_log WHERE action = 'session.refuse'"
+    )
+    return int(counted["n"])
+
+
+async def test_strangers_have_to_wait_and_keep_nobody_from_signing_in(place: Place) -> None:
+    """Anybody at an address, and any page that one of them looks at, can have the way back asked for."""
+    visitor, back = place.begin()
+    elsewhere, before = back.split("&state=")[0] + "&state=another", await refusals(place)
+    for number in range(3 * BURST):
+        stranger = Visitor(place.served, dict(visitor.cookies) if number % 2 else {})
+        answer = place.come_back(stranger, elsewhere)
+        words = ("no sign-in that was begun",) if number < BURST else ("Too many wrong attempts", "Wait")
+        refused(stranger, answer, 401 if number < BURST else 429, *words)
+        assert "set-cookie" not in answer.headers  # nor ends what was begun
+    assert await refusals(place) == before + BURST
+    assert wrong_token(place).status == 401  # an allowance of its own
+    assert place.come_back(visitor, back).status == 200
+    assert signed_in(visitor)
+
+
+def wrong_token(place: Place) -> Answer:
+    sent = {"token": f"relevo_{'0' * 48}"}
+    return Visitor(place.served).ask("POST", "/sign-in", sent, headers={**OURS, "x-forwarded-for": place.address})
+
+
+def test_wrong_tokens_keep_nobody_from_signing_in_through_the_provider(place: Place) -> None:
+    assert [wrong_token(place).status for _ in range(BURST + 1)] == [401] * BURST + [429]
+    assert signed_in(place.sign_in()[0])
+
+
+async def test_whoever_fails_often_may_try_again_and_fills_no_log(place: Place) -> None:
+    place.issuer.identity, before = changed(aud="another-client"), await refusals(place)
+    assert {place.sign_in()[1].status for _ in range(2 * BURST)} == {401}
+    assert await refusals(place) in (before + BURST, before + BURST + 1)  # the slow get one more
+    place.issuer.identity = Issuer(place.issuer.server).identity
     place.issuer.role = None
-    for _ in range(BURST):
-        assert place.sign_in()[1].status == 403
-    asked, newest = place.issuer.asked("/token"), await place.audited("session.refuse")
-    visitor, answer = place.sign_in()
-    refused(visitor, answer, 429, "Too many wrong attempts from this address", "Wait")
-    assert (place.issuer.asked("/token"), await place.audited("session.refuse")) == (asked, newest)
+    assert place.sign_in()[1].status == 403
+    assert (await place.audited("session.refuse"))["actor"] == f"person {SUBJECT} ({EMAIL})"
     place.issuer.role = "operator"
-    elsewhere = replace(place, address=next(_addresses))
-    assert elsewhere.sign_in()[1].status == 200
-    Visitor(place.served).sign_in(place.secrets[Role.VIEWER])  # a right token never waits
+    assert signed_in(place.sign_in()[0])
+
+
+async def test_a_provider_that_was_away_is_nobodys_wrong_attempt(place: Place) -> None:
+    begun = [place.begin() for _ in range(BURST + 2)]
+    usual = place.issuer.server.answering
+    place.issuer.server.answering = lambda _request: Reply(500)
+    try:
+        assert {place.come_back(visitor, back).status for visitor, back in begun} == {503}
+    finally:
+        place.issuer.server.answering = usual
+    assert signed_in(place.sign_in()[0])
+    assert wrong_token(place).status == 401
 
 
 @pytest.mark.parametrize("to", ["https://evil.example", "//evil.example", "/\\evil.example", "/\t/evil.example"])

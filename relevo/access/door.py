@@ -21,7 +21,7 @@ class Door:
 
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
-        self._guesses = Guesses()
+        self._guesses, self._strangers, self._failures = Guesses(), Guesses(), Guesses()
 
     async def admit(self, headers: Headers, address: str, needed: Role) -> Caller:
         """The caller, who may do what ``needed`` may.
@@ -34,7 +34,7 @@ class Door:
             raise Unauthorized("this needs a token", fix=_FIX)
         caller = await self._keyring.caller(presented)
         if caller is None:
-            self.count_wrong(address)
+            _refuse(self._guesses.wrong(address, _now_s()))
             raise Unauthorized("the token is unknown, revoked or expired", fix=_FIX)
         if caller.role < needed:
             raise Forbidden(
@@ -42,13 +42,18 @@ class Door:
             )
         return caller
 
-    def count_wrong(self, address: str) -> None:
-        """Count a wrong attempt of an address. Raises TooManyGuesses where it made too many."""
-        _refuse(self._guesses.wrong(address, asyncio.get_running_loop().time()))
+    def refuse_stranger(self, address: str) -> None:
+        """Count an answer to a sign-in that nobody here began: any page can make any browser bring one, so that it
+        counts against nothing else. Raises TooManyGuesses where the address brought too many."""
+        _refuse(self._strangers.wrong(address, _now_s()))
 
-    def refuse_impatient(self, address: str) -> None:
-        """For what costs us more than a look at a token: raises TooManyGuesses where the address has to wait."""
-        _refuse(self._guesses.waits(address, asyncio.get_running_loop().time()))
+    def is_worth_a_line(self, address: str) -> bool:
+        """Whether one more sign-in of an address that failed is written down: whoever makes thousands fills no log."""
+        return self._failures.wrong(address, _now_s()) is None
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _refuse(wait_s: float | None) -> None:

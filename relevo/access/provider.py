@@ -100,12 +100,16 @@ class Provider:
         }
         return f"{place}{'&' if '?' in place else '?'}{urlencode(asked)}"
 
+    def is_stranger(self, sign_in: SignIn | None, answer: Mapping[str, str]) -> bool:
+        """Whether these parameters answer no sign-in that this browser began."""
+        return sign_in is None or not hmac.compare_digest(answer.get("state", "").encode(), sign_in.state.encode())
+
     async def person(self, sign_in: SignIn | None, answer: Mapping[str, str], redirect: str, now: datetime) -> Caller:
         """Whom the provider vouches for, by the parameters that the browser came back with.
 
         Raises SignInFailed, NoRole, IssuerUnreachable, IssuerFaulty.
         """
-        if sign_in is None or not hmac.compare_digest(answer.get("state", "").encode(), sign_in.state.encode()):
+        if sign_in is None or self.is_stranger(sign_in, answer):
             raise refused("stranger")
         if "error" in answer:
             why = answer["error"] if answer["error"] in _ERRORS else "?"

@@ -20,7 +20,6 @@ from relevo.errors import (
     IssuerFaulty,
     IssuerUnreachable,
     NoRole,
-    RelevoError,
     SignInFailed,
     TooManyGuesses,
     UnknownName,
@@ -45,30 +44,27 @@ async def leave(visit: Visit) -> Response:
 
 
 async def arrive(visit: Visit) -> Response:
-    """Let in whom the provider vouches for. Whatever comes of it, the attempt is over."""
+    """Let in whom the provider vouches for. Whatever comes of it, the attempt is over. Whoever began it in this browser
+    never has to wait for what others at their address do."""
     through = _provider(visit)
     sign_in, where = _begun(visit)
+    is_stranger = through.is_stranger(sign_in, visit.request.query_params)
     try:
-        visit.house.door.refuse_impatient(visit.address)
+        if is_stranger:
+            visit.house.door.refuse_stranger(visit.address)
         caller = await through.person(sign_in, visit.request.query_params, _redirect(visit), visit.house.wall())
         answer = visit.page("signed_in.html", to=where)
         await let_in(visit, answer, caller, sign_in.fingerprint if sign_in else None)
     except (SignInFailed, NoRole, IssuerUnreachable, IssuerFaulty) as error:
-        answer = page(visit, where, await _counted(visit, through, error))
+        # Of strangers only so many come this far, and whom the provider names is always written down.
+        if is_stranger or isinstance(error, NoRole) or visit.house.door.is_worth_a_line(visit.address):
+            await sessions.refuse(visit.house.database, through.issuer, error)
+        answer = page(visit, where, error)
     except TooManyGuesses as error:
         answer = page(visit, where, error)
-    answer.delete_cookie(_cookie(visit), path="/", secure=_https(visit), httponly=True, samesite="lax")
+    if not is_stranger:  # one that this browser began goes on, whatever another page makes it bring meanwhile
+        answer.delete_cookie(_cookie(visit), path="/", secure=_https(visit), httponly=True, samesite="lax")
     return answer
-
-
-async def _counted(visit: Visit, through: Provider, error: RelevoError) -> RelevoError:
-    """What to say, after it was counted and recorded."""
-    await sessions.refuse(visit.house.database, through.issuer, error)
-    try:
-        visit.house.door.count_wrong(visit.address)
-    except TooManyGuesses as enough:
-        return enough
-    return error
 
 
 def _begun(visit: Visit) -> tuple[SignIn | None, str]:
