@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import structlog
 
 from relevo.comms.blockkit import payload
 from relevo.comms.delivery import Delivery
@@ -236,3 +237,26 @@ async def test_one_who_was_sent_back_alone_is_told(ready: Database) -> None:
     assert await value(ready, "SELECT tenant_id FROM relevo.outbox WHERE channel = 'email'") == here.tenants[2]
     assert await mails(ready) == {"client_returned": 1}
     assert f"Tenant {here.tenants[2]} back on V1" in read((await told(ready))[-1])
+
+
+async def test_one_who_is_gone_since_keeps_nobody_else_uninformed(ready: Database) -> None:
+    here = await with_contacts(ready)
+    await here.start(canary=3)
+    gone, there = "00000000-0000-4000-8000-00000000dead", here.tenants[2]
+    for tenant in (gone, there):
+        await change(
+            ready,
+            """INSERT INTO relevo.rollout_transitions (rollout_id, at, source, event, target, phase, actor, details)
+               SELECT a.rollout_id, %s, s.source, s.event, s.target, 0, 'relevo', jsonb_build_object('tenant', %s::text)
+               FROM (SELECT max(rollout_id) AS rollout_id FROM relevo.rollout_transitions) AS a,
+                    (SELECT * FROM relevo.rollout_arrows WHERE event = 'single_out' LIMIT 1) AS s""",
+            (here.now, tenant),
+        )
+    await change(ready, "UPDATE public.feature_flags SET disabled_tenants = %s", ([there],))
+    following = Following(ready, here.clock)
+    with structlog.testing.capture_logs() as logs:
+        assert await following.look() == 1
+        assert await following.look() == 0
+    assert await value(ready, "SELECT tenant_id FROM relevo.outbox WHERE channel = 'email'") == there
+    (told,) = [each for each in logs if each["event"] == "clients not told"]
+    assert f"there is no tenant '{gone}'" in told["why"]

@@ -8,18 +8,21 @@ import contextlib
 from datetime import datetime, timedelta
 
 import psycopg
+import structlog
 
 from relevo.clock import Clock
 from relevo.comms import clients
 from relevo.comms.notices import notice_of
 from relevo.db.pool import Connection, Database, every, first
 from relevo.db.statements import statement
-from relevo.errors import RelevoError
+from relevo.errors import DatabaseUnreachable, RelevoError, UnknownName
 
 ACTOR = "relevo"
 LATELY = timedelta(days=3)
 """What is older is no news; a server that was away so long tells nobody of it."""
 EVERY_S = 30.0
+
+_log = structlog.get_logger()
 
 
 class Following:
@@ -29,6 +32,7 @@ class Following:
         self._database = database
         self._clock = clock
         self._told: set[tuple[str, int]] = set()
+        self._failed: set[tuple[str, int]] = set()  # and was logged
 
     async def look(self) -> int:
         """Write the messages that are due; how many."""
@@ -52,10 +56,19 @@ class Following:
             await asyncio.sleep(every_s)
 
     async def _tell(self, name: str, about: int, tenants: list[str] | None, at: datetime, now: datetime) -> int:
+        """How many messages were written. What keeps this one from being told keeps no other."""
         if (name, about) in self._told:
             return 0
-        async with self._database.transaction() as connection:
-            written = await _write(connection, name, tenants, at, now)
+        try:
+            async with self._database.transaction() as connection:
+                written = await _write(connection, name, tenants, at, now)
+        except (DatabaseUnreachable, psycopg.OperationalError):
+            raise  # it would be the same for each
+        except (RelevoError, psycopg.Error) as error:
+            if (name, about) not in self._failed:
+                _log.warning("clients not told", notice=name, tenants=tenants, why=str(error))
+            (self._told if isinstance(error, UnknownName) else self._failed).add((name, about))  # gone, or tried again
+            return 0
         self._told.add((name, about))
         return written
 
