@@ -53,7 +53,7 @@ class Lease:
 async def lease(database: Database, name: str) -> AsyncIterator[Lease]:
     """Take the work ``name``, keep it for the length of the block, give it back.
 
-    A holder of this machine that is no longer at it is not waited for. Raises LeaseHeld.
+    A holder of this machine and container that is no longer at it is not waited for. Raises LeaseHeld.
     """
     holder = f"{_me()}:{next(_takings)}"
     _held.add(holder)  # before others can read it in the row
@@ -110,11 +110,22 @@ async def _renew(database: Database, held: Lease) -> None:
 
 
 def _me() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
+    return f"{_here()}:{os.getpid()}:{_started(os.getpid())}"
+
+
+def _here() -> str:
+    """Where the number of a process means one process: a boot of a machine, and among its containers one. They may have
+    one name, as on the host's network, and a process 1 each."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+        numbering = Path("/proc/self/ns/pid").readlink().name.strip("pid:[]")
+    except OSError:
+        return socket.gethostname()
+    return f"{socket.gethostname()}/{boot}/{numbering}"
 
 
 def _is_gone(holder: str) -> bool:
-    """Whether the holder was of this machine and is at it no more.
+    """Whether the holder was of this machine, and among its containers of this one, and is at it no more.
 
     Its process is gone (the number perhaps another's by now), or is this one, which could not give the lease back
     because the database was away.
@@ -122,8 +133,8 @@ def _is_gone(holder: str) -> bool:
     process, _taking = holder.rsplit(":", 1)
     if process == _me():
         return holder not in _held
-    host, pid, started = process.rsplit(":", 2)
-    return host == socket.gethostname() and Path("/proc/self").exists() and _started(int(pid)) != started
+    where, pid, started = process.rsplit(":", 2)
+    return where == _here() and Path("/proc/self/ns").exists() and _started(int(pid)) != started
 
 
 def _started(pid: int) -> str:

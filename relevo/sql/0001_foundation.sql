@@ -64,7 +64,7 @@ FOR EACH STATEMENT EXECUTE FUNCTION relevo.refuse_rewriting();
 -- do: behind a transaction pooler two clients get the same one.)
 CREATE TABLE relevo.leases (
     name       text PRIMARY KEY,
-    holder     text NOT NULL,  -- host:pid:start:taking
+    holder     text NOT NULL,  -- host/boot/pid namespace:pid:start:taking
     token      bigint NOT NULL,
     expires_at timestamptz NOT NULL
 );
