@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from relevo.db import migrations
 from relevo.db.pool import Database
-from relevo.errors import Refused
+from relevo.errors import Refused, SomebodyWasFaster
 from relevo.flags.writing import Author
 from relevo.rollout import operating
 from relevo.rollout import plan as plans
@@ -107,6 +107,15 @@ async def test_level_2_switches_nothing_on_that_somebody_switched_off(ready: Dat
     await here.calls("v1", 900, errors=2)
     await here.tick(seconds=1)
     assert (await on_v2(ready), (await here.rollout()).standing.state) == (set(), "RolledBack")
+
+
+async def test_a_way_back_on_which_nobody_would_leave_any_more_is_not_gone(ready: Database) -> None:
+    here = await scene(ready, verified=26)
+    await begin(here, canary=3, phase=1)
+    with pytest.raises(SomebodyWasFaster):
+        async with ready.transaction() as connection:
+            await move(connection, await here.rollout(), "shrink", here.now, ANA, phase=0)
+    assert ((await here.rollout()).standing.state, await here.on_v2()) == ("Pending", here.tenants[:3])
 
 
 async def test_who_was_sent_back_alone_joins_no_more_though_the_disabled_list_has_lost_them(ready: Database) -> None:

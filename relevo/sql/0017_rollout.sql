@@ -217,8 +217,8 @@ BEGIN
         RETURN NEW;
     END IF;
     NEW.enabled_tenants := CASE coalesce(NEW.percentage, 0) WHEN 0 THEN '{}'
-        ELSE relevo.cohort_of(rollout, relevo.tenants_at(NEW.percentage), relevo.tenants_at(NEW.percentage),
-                              OLD.enabled_tenants, NEW.disabled_tenants) END;
+        ELSE (SELECT relevo.cohort_of(rollout, n.many, n.many, OLD.enabled_tenants, NEW.disabled_tenants)
+              FROM relevo.tenants_at(NEW.percentage) AS n (many)) END;
     NEW.percentage := 0;
     RETURN NEW;
 END $$;
