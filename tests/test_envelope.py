@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -169,3 +171,44 @@ async def test_a_job_that_fails_is_started_again_and_the_others_go_on(monkeypatc
         assert not other.is_set()
     assert other.is_set()
     assert tries == 3
+
+
+_FULL_AT_FIRST = """
+import asyncio, io, sys
+import structlog
+from relevo.serving import logs
+
+class Disk(io.BytesIO):
+    full = True
+    def write(self, lines):
+        if self.full:
+            raise OSError(28, "No space left on device")
+        return super().write(lines)
+
+async def main():
+    disk = Disk()
+    errors = logs.configure(disk)
+    log = structlog.get_logger()
+    log.info("nobody reads this")
+    for _ in range(100):
+        await asyncio.sleep(0)
+    disk.full = False
+    log.info("but this")
+    for _ in range(100):
+        await asyncio.sleep(0)
+    sys.stdout.buffer.write(disk.getvalue())
+    print(errors.fetch())
+
+asyncio.run(main())
+"""
+
+
+def test_a_log_that_cannot_be_written_costs_its_lines_and_nothing_more() -> None:
+    ran = subprocess.run([sys.executable, "-c", _FULL_AT_FIRST], capture_output=True, text=True, check=True)
+    *lines, errors = ran.stdout.splitlines()
+    assert [(said["event"], said.get("lines")) for said in map(json.loads, lines)] == [
+        ("but this", None),
+        ("lines of the log were lost", 1),
+    ]
+    assert errors == "{'lines of the log were lost': 1}"
+    assert ran.stderr == ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -212,6 +212,32 @@ async def test_a_connection_that_nobody_uses_is_closed(monkeypatch: pytest.Monke
     monkeypatch.setattr(server, "KEPT_ALIVE_S", 0)
     async with serving() as served:
         assert b"[http a=b 5]" in await served.raw(request(b"hello"), until=b"never")
+
+
+@pytest.mark.parametrize("said", [b"", b"POST /spoken/to HTTP/1.1\r\nHost", request(b"hello") + b"GET / HT"])
+async def test_a_connection_whose_request_does_not_come_is_closed(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "LOOKS_EVERY_S", 0.01)
+    monkeypatch.setattr(envelope, "HEAD_WITHIN_S", 0)
+    async with serving() as served, asyncio.timeout(30):
+        received = await served.raw(said, until=b"never")
+        assert received.count(b"HTTP/1.1 200") == (1 if b"hello" in said else 0)
+
+
+async def test_headers_without_end_are_refused_before_anybody_says_who_they_are(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving() as served, asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        answered = asyncio.create_task(reader.read(200))
+        writer.write(f"POST {PATH} HTTP/1.1\r\nHost: x\r\n".encode())
+        while not answered.done():
+            writer.write(b"x: " + b"a" * 4000 + b"\r\n")
+            await asyncio.sleep(0)
+        with suppress(ConnectionResetError):  # we went on writing after they had closed
+            assert (await answered).startswith(b"HTTP/1.1 431 ")
+        assert "A request's head is too long." in caplog.messages
+        writer.close()
+        assert b"[http a=b 5]" in await served.raw(request(b"hello", "X-Long: " + "a" * 60_000))
 
 
 async def test_a_server_that_ends_answers_first() -> None:

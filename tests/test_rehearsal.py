@@ -160,6 +160,7 @@ def test_who_ends_it_finds_nothing_left(sent: signal.Signals, tmp_path: Path) ->
         ran.until(ran.out, "dashboard:")
         assert len(bases(tmp_path)) == 1
         ran.process.send_signal(sent)
+        ran.until(ran.err, "begin anew")
         assert ran.ends() == 130
     assert bases(tmp_path) == []
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import aiohttp
@@ -11,9 +14,13 @@ import pytest
 from rich.console import Console
 
 from relevo.cli import report
+from relevo.clock import CompressedClock, system_clock
 from relevo.db.pool import Database
 from relevo.migration.mapping import DEFAULT
 from relevo.rehearsal.inbox import PAGERDUTY, SLACK, Inbox, Post
+from relevo.rehearsal.stage import Stage
+from relevo.simulator.script import Manner
+from relevo.simulator.traffic import Credentials, Traffic
 from tests.commands import succeeds
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC) + timedelta(days=1)
@@ -36,6 +43,18 @@ async def test_what_arrives_is_told_as_people_read_it() -> None:
         "trigger Degraded",
         "resolve Degraded",
     ]
+
+
+async def test_once_nobody_calls_any_more_the_clock_keeps_the_pace_it_was_given(ready: Database) -> None:
+    clock = CompressedClock(system_clock(), 1_000)
+    stage = Stage(ready, clock, 1_000, Inbox(lambda _post: None), lambda _told: None, Path(), DEFAULT)
+    stage.traffic = Traffic("http://127.0.0.1:1", Credentials(), lambda *_: Manner(), Random(1), clock)
+    await stage.set_pace(1)
+    looking = asyncio.create_task(stage.keep_looking())
+    looks = iter(range(4))
+    assert await stage.until(lambda: next(looks) == 3)
+    looking.cancel()
+    assert clock.times == 1
 
 
 @pytest.mark.parametrize("server", [18], ids=["pg18"], indirect=True)

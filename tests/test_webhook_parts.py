@@ -27,7 +27,7 @@ from relevo.webhooks.breaker import RULES, passage, trips
 from relevo.webhooks.grouping import Grouped
 from relevo.webhooks.identify import Entry, directory, identify
 from relevo.webhooks.message import Event
-from relevo.webhooks.pin import GOOD_FOR, Keys, signed, verified
+from relevo.webhooks.pin import GOOD_FOR, Keys, in_query, signed, verified
 from relevo.webhooks.tools import tools_of
 from tests.conftest import value
 from tests.recorded import asked
@@ -161,6 +161,11 @@ def test_a_pin_with_any_bit_changed_is_none(data: st.DataObject) -> None:
     raw = bytearray(base64.urlsafe_b64decode((signed(PIN, KEYS) or "") + "=="))
     raw[data.draw(st.integers(0, len(raw) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     assert verified(base64.urlsafe_b64encode(raw).rstrip(b"=").decode(), KEYS, NOW) is None
+
+
+def test_a_query_of_many_fields_holds_no_pin() -> None:
+    assert in_query(b"a=1&pin=x") == "x"
+    assert in_query(b"pin=x" + b"&a=1" * 30) is None
 
 
 @given(st.text())
@@ -308,6 +313,21 @@ async def test_the_next_group_is_under_way_before_the_one_that_is_done_is_answer
     grouped = Grouped(write, most=2, at_once=1, within_s=1)
     await asyncio.gather(*(ask(each) for each in "abcd"))
     assert happened == ["write a b", "write c d", "answer a", "answer b", "answer c", "answer d"]
+
+
+async def test_nobody_waits_longer_because_others_were_there_before() -> None:
+    written: list[str] = []
+
+    async def write(messages: Sequence[Message]) -> dict[str, Standing]:
+        written.extend(each.call_id for each in messages)
+        await asyncio.sleep(0.04)  # a slow database, each of whose answers is in time
+        return {each.call_id: standing(each) for each in messages}
+
+    grouped = Grouped(write, most=1, at_once=1, within_s=0.1)
+    done = await asyncio.gather(*(grouped.put(asked(each)) for each in "abcdef"), return_exceptions=True)
+    assert isinstance(done[-1], TimeoutError)
+    await grouped.finish()
+    assert "f" not in written  # for nobody waits for it any more
 
 
 async def test_one_message_that_cannot_be_stored_takes_no_other_with_it() -> None:

@@ -35,7 +35,7 @@ _NOTES: tuple[tuple[Callable[[Mapping[str, Any]], bool], str], ...] = (
     (lambda f: f["clashing"] > 0, "{clashing} with a field that both sides wrote: relevo mirror status"),
     (lambda f: f["edited"] > 0, "{edited} edited on v2: what v1 would not carry"),
     (lambda f: f["without_v1"] > 0, "{without_v1} without a row on v1: going back would leave it without an answer"),
-    (lambda f: f["to_review"] > 0, "{to_review} to review before going live: relevo review"),
+    (lambda f: f["to_review"] > 0, "{to_review} to review: relevo review"),
     (lambda f: f["configs"] > 0 and f["active"] == 0, "none of its configurations is active"),
     (lambda f: not f["known"], "no such business in v1"),
 )

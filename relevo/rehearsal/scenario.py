@@ -142,6 +142,7 @@ async def _slack(stage: Stage) -> Facts:
     stage.inbox.away.add("slack")
     stage.manners = _of_v2(Manner(0.33, 430))
     await stage.until(lambda: stage.state == "RolledBack")
+    await stage.until(lambda: bool(stage.inbox.of("pagerduty")), 10)  # who is paged waits for no Slack
     await stage.pass_hours(1)
     stage.tell("act", f"Slack is back; it refused {stage.inbox.refused} times")
     stage.inbox.away.clear()

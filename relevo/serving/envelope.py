@@ -20,7 +20,10 @@ from relevo.serving.told import HUNG_UP, Told, fault_of
 
 LONGEST_BODY = 1 << 20
 LONGEST_MESSAGE = 8 << 20  # of Vapi: a report carries the whole conversation, several times over
+LONGEST_HEAD = 1 << 16  # of a request: its first line and headers
+HEAD_WITHIN_S = 10.0  # of a connection's beginning, or of its first byte
 ANSWERED_WITHIN_S = 30.0  # until the answer begins; a stream may go on for as long as it likes
+TOO_LONG_A_HEAD = 431, f"the headers are more than {LONGEST_HEAD >> 10} KiB"
 # What a request is answered that takes too long, by whether all of it had come.
 LATE = {False: (408, "the request did not come to its end"), True: (503, "this took too long")}
 

@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from relevo.errors import RelevoError, Unauthorized
 from relevo.serving import envelope, problems
-from relevo.serving.envelope import HTTPS_ONLY, LATE, LONGEST_MESSAGE, NOT_KEPT
+from relevo.serving.envelope import HTTPS_ONLY, LATE, LONGEST_MESSAGE, NOT_KEPT, TOO_LONG_A_HEAD
 from relevo.serving.told import HUNG_UP, Told, fault_of
 from relevo.webhooks.handlers.upstream import Reply
 
@@ -67,12 +67,36 @@ class Connection(HttpToolsProtocol):
         self._by_proxy = False
         self._turn: _Turn | None = None  # the last one
         self._looking: asyncio.TimerHandle | None = None
+        self._head_since_s: float | None = self.loop.time()  # since when one is waited for, or comes; None: neither
+        self._head_bytes = 0  # that came and were not all of it
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Somebody is there."""
         super().connection_made(transport)
         proxies = self.app if isinstance(self.app, ProxyHeadersMiddleware) else None
         self._by_proxy = proxies is not None and self.client is not None and self.client[0] in proxies.trusted_hosts
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Something came. A head that takes no end is refused: nobody has said yet who they are."""
+        since_s = self._head_since_s
+        super().data_received(data)
+        if since_s is None or self._head_since_s != since_s:
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > envelope.LONGEST_HEAD and not self.transport.is_closing():
+            self.logger.warning("A request's head is too long.")
+            status, headers, body = _parts(problems.problem("", *TOO_LONG_A_HEAD))
+            common = self.lanes.common(self.server_state.default_headers)
+            own = _written([*headers, (b"connection", b"close")])
+            self.transport.write(b"".join((STATUS_LINE[status], common, own, b"\r\n", body)))
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        super().on_message_begin()
+        self._head_since_s, self._head_bytes = self.loop.time(), 0
+        self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody is."""
@@ -84,13 +108,13 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Which way a request goes."""
+        self._head_since_s = None
         turn = self._by_lane()
         if turn is None:
             super().on_headers_complete()
             return
         self.cycle = self._turn = turn  # type: ignore[assignment]  # it has all that uvicorn asks of one
-        if self._looking is None:
-            self._looking = self.loop.call_later(LOOKS_EVERY_S, self._look)
+        self._watch()
 
     def on_body(self, body: bytes) -> None:
         """Part of the body."""
@@ -106,19 +130,30 @@ class Connection(HttpToolsProtocol):
         else:
             super().on_message_complete()
 
+    def _watch(self) -> None:
+        if self._looking is None:
+            self._looking = self.loop.call_later(LOOKS_EVERY_S, self._look)
+
     def _look(self) -> None:
         turn, self._looking = self._turn, None
-        if turn is None or self.transport.is_closing():
+        if self.transport.is_closing():
             return
-        if not turn.response_complete:
+        if turn is not None and not turn.response_complete:
             if self.loop.time() - turn.began_s >= envelope.ANSWERED_WITHIN_S:
                 turn.late()
-        elif not isinstance(self.cycle, _Turn):
-            return  # uvicorn's own watch is over what came after it
-        elif self.loop.time() - turn.ended_s >= self.timeout_keep_alive:
-            self.transport.close()
-            return
-        self._looking = self.loop.call_later(LOOKS_EVERY_S, self._look)
+        elif self.cycle is None or self.cycle.response_complete:
+            if self._head_since_s is not None:
+                since_s, longest_s = self._head_since_s, envelope.HEAD_WITHIN_S
+            elif turn is not None and isinstance(self.cycle, _Turn):
+                since_s, longest_s = turn.ended_s, float(self.timeout_keep_alive)
+            else:
+                return  # uvicorn's own watch is over what it has answered
+            if self.loop.time() - since_s >= longest_s:
+                self.transport.close()
+                return
+        elif self._head_since_s is None:
+            return  # uvicorn's, under way
+        self._watch()
 
     def over(self) -> None:
         """A turn has come to its end; the next is whoever waits."""

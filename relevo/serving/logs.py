@@ -15,6 +15,8 @@ from structlog.typing import EventDict, WrappedLogger
 
 from relevo.clock import system_clock
 
+_log = structlog.get_logger()
+
 _ERRORS = frozenset({"error", "critical"})
 _LONGEST = 200
 
@@ -85,6 +87,7 @@ class _Sheet:
     def __init__(self, to: BinaryIO) -> None:
         self._to = to
         self._lines: list[bytes] = []
+        self._lost = 0
 
     def handed_out(self, *_names: str) -> _Sheet:
         """The logger that structlog's own loggers end in: this one, whoever asks."""
@@ -105,8 +108,15 @@ class _Sheet:
 
     def _write(self) -> None:
         lines, self._lines = self._lines, []
-        self._to.write(b"".join([line + b"\n" for line in lines]))
-        self._to.flush()
+        try:
+            self._to.write(b"".join([line + b"\n" for line in lines]))
+            self._to.flush()
+        except OSError:  # a full disk, or nobody reads any more: raised here, it would be logged, and so for ever
+            self._lost += len(lines)
+            return
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            _log.error("lines of the log were lost", lines=lost)
 
 
 class _Libraries(logging.Handler):

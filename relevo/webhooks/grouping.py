@@ -17,6 +17,7 @@ from relevo.errors import DatabaseUnreachable, RelevoError
 from relevo.metrics.record import Message, Standing
 
 _MOST_WAITING = 20_000
+_LOOKS_EVERY_S = 0.02  # for whoever has waited long enough: a timer for each message would cost more than it
 
 _log = structlog.get_logger()
 
@@ -26,11 +27,14 @@ _Writing = asyncio.Task[dict[str, Standing]]
 
 
 class Grouped:
-    """Messages of calls, written in groups of at most ``most``, ``at_once`` groups at a time, each ``within_s``."""
+    """Messages of calls, written in groups of at most ``most``, ``at_once`` groups at a time. None waits longer than
+    ``within_s``: not for a write, nor for those before it."""
 
     def __init__(self, write: Write, *, most: int, at_once: int, within_s: float) -> None:
         self._write, self._most, self._at_once, self._within_s = write, most, at_once, within_s
         self._waiting: deque[tuple[Message, asyncio.Future[Standing | None]]] = deque()
+        self._due: deque[tuple[float, asyncio.Future[Standing | None]]] = deque()  # by when each is told, come what may
+        self._looking: asyncio.TimerHandle | None = None
         self._draining = 0
         self._under_way: set[asyncio.Task[None]] = set()
         self._left: set[_Writing] = set()  # too late, and not yet given up by the driver
@@ -38,12 +42,18 @@ class Grouped:
     def put(self, message: Message) -> asyncio.Future[Standing | None]:
         """The pin that stands, once the message is stored; None: the one given.
 
-        Raises TimeoutError when that takes too long, or what the database raised: then nothing was stored.
+        Raises TimeoutError when that takes too long: then it may be stored yet. Or what the database raised: then
+        nothing was stored.
         """
         if len(self._waiting) >= _MOST_WAITING:
             raise DatabaseUnreachable("too many calls wait to be written", fix="check the database")
-        done: asyncio.Future[Standing | None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Standing | None] = loop.create_future()
+        due = loop.time() + self._within_s
         self._waiting.append((message, done))
+        self._due.append((due, done))
+        if self._looking is None:
+            self._looking = loop.call_at(due, self._look)
         if self._draining < self._at_once:
             self._draining += 1
             task = asyncio.create_task(self._drain())
@@ -68,8 +78,25 @@ class Grouped:
             self._draining -= 1  # at once: a task that is as good as over takes nothing more
 
     def _begin(self) -> tuple[_Group, _Writing] | None:
-        group = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+        group: _Group = []
+        while self._waiting and len(group) < self._most:
+            each = self._waiting.popleft()
+            if not _was_late(each[1]):
+                group.append(each)
         return (group, self._writing(group)) if group else None
+
+    def _look(self) -> None:
+        """Tell those who have waited long enough."""
+        loop = asyncio.get_running_loop()
+        late = 0
+        while self._due and self._due[0][0] <= loop.time():
+            _, done = self._due.popleft()
+            late += not done.done()
+            _fail(done, TimeoutError())
+        if late:
+            _log.error("calls not stored in time", calls=late)
+        again = max(self._due[0][0], loop.time() + _LOOKS_EVERY_S) if self._due else None
+        self._looking = loop.call_at(again, self._look) if again is not None else None
 
     def _writing(self, group: _Group) -> _Writing:
         return asyncio.create_task(self._write([message for message, _ in group]))
@@ -79,19 +106,17 @@ class Grouped:
         try:
             return await self._in_time(writing)
         except TimeoutError as error:
-            _log.error("calls not stored in time", calls=len(group))
-            group += self._waiting  # they have waited as long
-            self._waiting.clear()
-            _fail(group, error)
+            _fail_all(group, error)
         except (RelevoError, psycopg.Error, OSError) as error:
             if len(group) > 1 and not isinstance(error, RelevoError):  # one of them, not the database, may be to blame
                 for each in group:
-                    _tell([each], await self._stored([each], self._writing([each])))
+                    if not _was_late(each[1]):
+                        _tell([each], await self._stored([each], self._writing([each])))
                 return {}
             _log.error("calls not stored", calls=len(group), error=type(error).__name__)
-            _fail(group, error)
+            _fail_all(group, error)
         except BaseException as error:
-            _fail(group, DatabaseUnreachable("stopped before it was stored", fix="send it again"))
+            _fail_all(group, DatabaseUnreachable("stopped before it was stored", fix="send it again"))
             if not isinstance(error, Exception):
                 raise
             _log.exception("calls not stored")
@@ -124,8 +149,17 @@ def _tell(group: _Group, standing: dict[str, Standing]) -> None:
             done.set_result(standing.get(message.call_id))
 
 
-def _fail(group: _Group, error: Exception) -> None:
+def _fail_all(group: _Group, error: Exception) -> None:
     for _, done in group:
-        if not done.done():
-            done.set_exception(error)
-            done.exception()  # whoever waited may be gone
+        _fail(done, error)
+
+
+def _fail(done: asyncio.Future[Standing | None], error: Exception) -> None:
+    if not done.done():
+        done.set_exception(error)
+        done.exception()  # whoever waited may be gone
+
+
+def _was_late(done: asyncio.Future[Standing | None]) -> bool:
+    """Whether whoever asked for it has been told that it takes too long; who hung up has not been told."""
+    return done.done() and not done.cancelled()

@@ -98,10 +98,13 @@ def claimed(query: bytes) -> tuple[Version, Version] | None:
 
 
 def in_query(query: bytes) -> str | None:
-    """The pin's text in the query of a URL; None where there is none."""
+    """The pin's text in the query of a URL; None where there is none, or so much else that the URL is none of ours."""
     if PARAMETER.encode() not in query:
         return None
-    found = parse_qs(query.decode("latin-1"), max_num_fields=20).get(PARAMETER)
+    try:
+        found = parse_qs(query.decode("latin-1"), max_num_fields=20).get(PARAMETER)
+    except ValueError:
+        return None
     return found[0] if found else None
 
 
