@@ -106,8 +106,14 @@ def test_without_a_pass_nobody_is_promoted(state: State, said: Evaluation) -> No
     ],
 )
 def test_what_is_decided(standing: Standing, said: Evaluation, event: Event | None) -> None:
-    chosen = decide(standing, said, NOW, reached=True)
+    chosen = decide(standing, said, NOW, reached=True, back_to=standing.phase - 1 if standing.phase else None)
     assert (chosen and chosen.event) == event
+
+
+def test_level_2_is_level_3_where_no_phase_before_has_fewer_tenants() -> None:
+    back = decide(at("Progressing", phase=3), FAILS[2], NOW, reached=True, back_to=1)
+    assert back == Move("shrink", "some", phase=1)
+    assert decide(at("Progressing", phase=3), FAILS[2], NOW, reached=True) == Move("roll_back", "some")
 
 
 def test_a_phase_is_pending_until_every_process_obeys() -> None:
@@ -163,7 +169,7 @@ class Walk(RuleBasedStateMachine):
         """Do as moving.move does, in memory; check what must hold of each arrow."""
         was, said = self.standing, move.event
         now_state = after(was.state, said)
-        phase = was.phase + {"promote": 1, "force": 1, "shrink": -1}.get(said, 0)
+        phase = was.phase + (said == "force") if move.phase is None else move.phase
         assert 0 <= phase < 5
         if said in ("promote", "force", "shrink", "single_out", "roll_back", "abort", "finish", "overrule"):
             self.version += 1
@@ -196,15 +202,23 @@ class Walk(RuleBasedStateMachine):
             cause=cause if now_state == "Paused" else None,  # type: ignore[arg-type]
         )
 
-    @rule(said=st.sampled_from(SAID), reached=st.booleans(), frozen=st.booleans(), crash=st.booleans())
-    def tick(self, said: Evaluation, reached: bool, frozen: bool, crash: bool) -> None:
+    @rule(
+        said=st.sampled_from(SAID),
+        reached=st.booleans(),
+        frozen=st.booleans(),
+        crash=st.booleans(),
+        fewer=st.integers(0, 4),
+    )
+    def tick(self, said: Evaluation, reached: bool, frozen: bool, crash: bool, fewer: int) -> None:
         """The controller looks; a crash before the commit leaves everything as it was."""
         self.said = said
         freeze = self.now + HOUR if frozen else None
-        chosen = decide(self.standing, said, self.now, reached=reached, frozen_until=freeze)
-        assert chosen == decide(self.standing, said, self.now, reached=reached, frozen_until=freeze)
+        back_to = fewer if fewer < self.standing.phase else None
+        chosen = decide(self.standing, said, self.now, reached=reached, frozen_until=freeze, back_to=back_to)
+        assert chosen == decide(self.standing, said, self.now, reached=reached, frozen_until=freeze, back_to=back_to)
         if chosen is None or crash:
             return
+        assert chosen.event != "shrink" or chosen.phase == back_to
         assert not (frozen and chosen.event == "promote")
         before = self.standing
         self.go(chosen, by_controller=True)

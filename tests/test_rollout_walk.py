@@ -67,12 +67,12 @@ class Model:
         """Whether a rollout is open."""
         return self.state not in ENDED
 
-    def resize(self, size: int) -> None:
+    def resize(self, least: int, most: int) -> None:
         """The first of the order stay, then whom a hand put there; the next of the order join."""
         rank = {tenant: place for place, tenant in enumerate(self.order)}
         was = sorted(self.on, key=lambda tenant: (rank.get(tenant, len(rank)), self.on.index(tenant)))
         others = (each for each in self.order if each not in {*self.on, *self.off, *self.singled_out})
-        self.on = was[:size] + list(itertools.islice(others, max(0, size - len(was))))
+        self.on = was[:most] + list(itertools.islice(others, max(0, least - len(was))))
 
     def go(self, event: Event, phase: int, tenant: str | None, by_controller: bool, verdict: str | None) -> None:
         """One arrow, and all that must hold of it."""
@@ -94,15 +94,15 @@ class Model:
         match event:
             case "promote" | "force":
                 self.enabled = True
-                self.resize(SIZES[phase])
-                assert set(was_on) <= set(self.on), "a cohort shrank while promoting"
+                self.resize(SIZES[phase], TENANTS)
             case "shrink":
-                self.resize(SIZES[phase])
-                assert set(self.on) <= set(was_on), "a cohort grew while going back"
+                assert phase == max(before for before in range(self.phase) if SIZES[before] < len(was_on))
+                self.resize(0, SIZES[phase])
             case "single_out":
                 assert tenant is not None
                 self.on.remove(tenant)
                 self.off.add(tenant)
+                self.singled_out.add(tenant)
             case "roll_back" | "abort":
                 self.on, self.enabled, self.percentage = [], False, 0
             case "finish":
@@ -317,7 +317,7 @@ class Walk(RuleBasedStateMachine):
         if not self.model.runs:
             return
         self.do(write(self.database, "percentage = %s", percentage))
-        self.model.resize(ceil(percentage * TENANTS / 100))
+        self.model.resize(size := ceil(percentage * TENANTS / 100), size)
         self.check()
 
     def write_list(self, place: int, off: bool) -> None:

@@ -179,18 +179,15 @@ async def _after(
         if rollout is None:
             return asked
         size = await one(connection, statement("dashboard", "size_at"), {"percentage": asked.percentage})
-        return await _cohort(connection, rollout, asked, size["size"])
+        found = await one(connection, statement("dashboard", "resized"), {"id": rollout.id, **size})
+        return replace(asked, percentage=0, enabled_tenants=frozenset(found["tenants"]))
     if rollout is None or phase is None:
         raise Refused("no rollout runs", fix="start one: relevo rollout start --canary a,b")
     if wheel.event("promote", rollout, forced=True) == "finish":
         return replace(before, enabled=True, percentage=100, enabled_tenants=frozenset())
-    size = await one(connection, statement("rollout", "phase_size"), {"id": rollout.id, "phase": phase})
-    return await _cohort(connection, rollout, before, size["size"])
-
-
-async def _cohort(connection: Connection, rollout: Rollout, flag: Flag, size: int) -> Flag:
-    found = await one(connection, statement("dashboard", "cohort_of"), {"id": rollout.id, "size": size})
-    return replace(flag, enabled=True, percentage=0, enabled_tenants=frozenset(found["tenants"]))
+    found = await one(connection, statement("dashboard", "promoted"), {"id": rollout.id, "phase": phase})
+    listed = frozenset(found["tenants"])
+    return replace(before, enabled=True, percentage=found["percentage"], enabled_tenants=listed)
 
 
 def _extended(flag: Flag, step: Step, on_v2: int, total: int) -> Flag:

@@ -26,7 +26,17 @@ from relevo.flags.evaluate import Flag
 from relevo.flags.writing import Author, flag_of
 from relevo.rollout.evidence import gather, whole_minute
 from relevo.rollout.gate import Evaluation, judge, unmeasured
-from relevo.rollout.moving import CONTROLLER, Rollout, act, columns, frozen_for, move, open_rollout, rollout_of
+from relevo.rollout.moving import (
+    CONTROLLER,
+    Rollout,
+    act,
+    columns,
+    frozen_for,
+    move,
+    open_rollout,
+    phase_with_fewer,
+    rollout_of,
+)
 from relevo.rollout.state import Move, decide, within
 
 LEASE = "rollout"
@@ -65,9 +75,15 @@ async def tick(database: Database, now: datetime, held: Lease | None = None) -> 
         now,
         reached=behind["behind"] == 0,
         frozen_until=frozen_until,
+        back_to=await _back_to(database, rollout) if said.level == 2 else None,
     )
     await _act(database, rollout, flag, said, chosen, now, held)
     return Ticked(rollout, said, chosen)
+
+
+async def _back_to(database: Database, rollout: Rollout) -> int | None:
+    async with database.transaction(read_only=True) as connection:
+        return await phase_with_fewer(connection, rollout)
 
 
 async def _by_this_clock(database: Database, rollout: Rollout, now: datetime, held: Lease | None) -> Rollout:
@@ -184,9 +200,7 @@ async def _act(
             rollout = await store(connection, rollout, said, flag.version, now, due=due)
         if chosen is None:
             return
-        ahead = {"promote": 1, "shrink": -1}.get(chosen.event, 0)
-        phase = rollout.standing.phase + ahead
-        await move(connection, rollout, chosen.event, now, author, phase=phase, tenant=chosen.tenant)
+        await move(connection, rollout, chosen.event, now, author, phase=chosen.phase, tenant=chosen.tenant)
 
 
 async def _is_news(connection: Connection, rollout: Rollout, said: Evaluation) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from math import ceil
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -89,6 +88,13 @@ async def frozen_for(connection: Connection, rollout: Rollout, now: datetime, ah
     return plans.frozen_until(rollout.plan, now, zones)
 
 
+async def phase_with_fewer(connection: Connection, rollout: Rollout) -> int | None:
+    """The last phase before this one with fewer tenants than are on v2 now, and any; None where there is none."""
+    wanted = {"id": rollout.id, "phase": rollout.standing.phase}
+    row = await first(connection, statement("rollout", "phase_with_fewer"), wanted)
+    return None if row is None else int(row["phase"])
+
+
 async def act(connection: Connection, author: Author) -> Flag:
     """Hold the flag's row, and say that it is the rollout that writes it. The flag always comes before the rollout's
     own row: that is the order in which a human's write locks them."""
@@ -108,7 +114,8 @@ async def move(
 ) -> Rollout:
     """Go along the arrow ``event``. ``phase``: to which one, where the arrow leads to another.
 
-    Raises SomebodyWasFaster where the row is not as it was seen, or has no such arrow.
+    Raises SomebodyWasFaster where the row is not as it was seen, or has no such arrow, and where nobody would leave by
+    going back.
     """
     flag = await act(connection, author)
     joined = (await one(connection, statement("rollout", "flag")))["enabled_tenants"]
@@ -140,6 +147,8 @@ async def move(
     if moved is None:
         raise _late()
     await _mark_phases(connection, seen, event, to_phase, now)
+    if event == "single_out":
+        await connection.execute(statement("rollout", "single_out"), {"id": seen.id, "tenant": tenant, "now": now})
     return rollout_of(moved)
 
 
@@ -169,11 +178,11 @@ class _Change:
 
 
 _CHANGES: Mapping[Event, _Change] = {
-    "promote": _Change("write_cohort", new_phase=True, new_evidence=True),
-    "force": _Change("write_cohort", new_phase=True, new_evidence=True),
+    "promote": _Change("write_more", new_phase=True, new_evidence=True),
+    "force": _Change("write_more", new_phase=True, new_evidence=True),
     "finish": _Change("write_everybody"),
     "single_out": _Change("write_without", new_evidence=True),
-    "shrink": _Change("write_cohort", "rollback", new_phase=True, new_evidence=True, goes_back=True),
+    "shrink": _Change("write_fewer", "rollback", new_phase=True, new_evidence=True, goes_back=True),
     "roll_back": _Change("write_nobody", goes_back=True),
     "abort": _Change("write_nobody", goes_back=True),
     "pause": _Change(cause="operator"),
@@ -202,12 +211,11 @@ def _after(seen: Rollout, change: _Change, event: Event, phase: int, now: dateti
 
 
 async def _write_flag(connection: Connection, name: str, seen: Rollout, phase: int, tenant: str | None) -> int:
-    wanted = {"id": seen.id, "phase": phase}
-    size = (await one(connection, statement("rollout", "phase_size"), wanted))["size"]
-    if name == "write_cohort" and size > plans.LARGEST_LIST:
-        name = "write_share"
-    values = {"id": seen.id, "size": size, "tenant": tenant, "percentage": ceil(seen.plan.phases[phase].percent)}
-    return int((await one(connection, statement("rollout", name), values))["version"])
+    values = {"id": seen.id, "phase": phase, "tenant": tenant}
+    written = await first(connection, statement("rollout", name), values)
+    if written is None:
+        raise _late()
+    return int(written["version"])
 
 
 async def _mark_phases(connection: Connection, seen: Rollout, event: Event, phase: int, now: datetime) -> None:

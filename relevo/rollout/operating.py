@@ -182,13 +182,9 @@ async def _begin(
         "whys": [each.why for each in line.order],
     }
     await connection.execute(statement("rollout", "add_cohort"), named | order)
-    if line.steps[0].tenants > plans.LARGEST_LIST:
-        share = {"percentage": ceil(plan.phases[0].percent)}
-        await connection.execute(statement("rollout", "write_share"), share)
-        return begun
-    size = {"id": begun["id"], "size": line.steps[0].tenants}
-    written = await one(connection, statement("rollout", "write_cohort"), size)
-    if (written["version"], len(written["enabled_tenants"])) != (flag.version + 1, line.steps[0].tenants):
+    written = await one(connection, statement("rollout", "write_more"), {"id": begun["id"], "phase": 0})
+    as_planned = written["percentage"] > 0 or len(written["enabled_tenants"]) == line.steps[0].tenants
+    if written["version"] != flag.version + 1 or not as_planned:
         raise SomebodyWasFaster("a tenant of the first phase is not verified any more", fix="run: relevo verify")
     return begun
 

@@ -101,6 +101,7 @@ class Move:
     event: Event
     why: str
     tenant: str | None = None  # single_out: who
+    phase: int | None = None  # promote, shrink: to which one
 
 
 def may(state: State, event: Event) -> bool:
@@ -113,9 +114,6 @@ def after(state: State, event: Event) -> State:
     return TRANSITIONS[state, event].target
 
 
-_LEVELS: dict[int, Event] = {1: "single_out", 2: "shrink", 3: "roll_back"}
-
-
 def decide(
     standing: Standing,
     said: Evaluation,
@@ -123,14 +121,16 @@ def decide(
     *,
     reached: bool,
     frozen_until: datetime | None = None,
+    back_to: int | None = None,
 ) -> Move | None:
     """What the controller does at a tick; None: nothing. Guardrails first, then what time brings, then promotion.
 
-    ``reached``: every process answers by the version asked for.
+    ``reached``: every process answers by the version asked for. ``back_to``: the last phase before with fewer tenants
+    than are on v2, and any; None where there is none.
     """
     if standing.state in ENDED:
         return None
-    if (back := _back(standing, said)) is not None:
+    if (back := _back(standing, said, back_to)) is not None:
         return back
     if standing.state == "Paused":
         return None
@@ -141,14 +141,15 @@ def decide(
     return _on(standing, said, now, frozen_until)
 
 
-def _back(standing: Standing, said: Evaluation) -> Move | None:
+def _back(standing: Standing, said: Evaluation, back_to: int | None) -> Move | None:
     """Backwards, or somebody is told."""
     if said.verdict != "fail" or standing.obeys_a_human:
         return None
     if said.level is not None and standing.automatic_rollback:
-        # There is nobody to be fewer than the first phase's tenants.
-        level = 3 if said.level == 2 and standing.phase == 0 else said.level
-        return Move(_LEVELS[level], said.why, said.tenant)
+        if said.level == 2 and back_to is not None:
+            return Move("shrink", said.why, phase=back_to)
+        # Level 2 with nobody to be fewer than those on v2 is level 3.
+        return Move("single_out" if said.level == 1 else "roll_back", said.why, said.tenant)
     return Move("degrade", said.why) if may(standing.state, "degrade") else None
 
 
@@ -162,7 +163,7 @@ def _on(standing: Standing, said: Evaluation, now: datetime, frozen_until: datet
         if standing.is_last:
             return Move("finish", said.why)
         if standing.automatic_promotion and frozen_until is None:
-            return Move("promote", said.why)
+            return Move("promote", said.why, phase=standing.phase + 1)
         return None
     expired = standing.expires_at is not None and now >= standing.expires_at
     due = standing.due_at is None or now >= standing.due_at

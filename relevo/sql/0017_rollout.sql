@@ -130,9 +130,9 @@ BEGIN
 END $$;
 CREATE TRIGGER follow_arrows BEFORE UPDATE ON relevo.rollouts FOR EACH ROW EXECUTE FUNCTION relevo.follow_arrows();
 
--- Who is on v2 when so many shall be: of those who are, the first of the order, then who was put there by hand; then the next of the order
--- who may live on v2 now.
-CREATE FUNCTION relevo.cohort_of(rollout bigint, size integer, enabled text[], disabled text[]) RETURNS text[]
+-- Who is on v2 when at least and at most so many shall be: of those who are, the first of the order, then who was put there by
+-- hand; then the next of the order who may live on v2 now. Without a least nobody joins, without a most nobody leaves.
+CREATE FUNCTION relevo.cohort_of(rollout bigint, at_least integer, at_most integer, enabled text[], disabled text[]) RETURNS text[]
 LANGUAGE sql STABLE SET search_path = ''
 RETURN (
     WITH place AS MATERIALIZED (
@@ -141,14 +141,14 @@ RETURN (
         LEFT JOIN relevo.rollout_cohort c ON c.rollout_id = rollout AND c.tenant_id = u.id
         UNION ALL
         SELECT c.tenant_id, c.place, true, 0 FROM relevo.rollout_cohort c
-        WHERE size > cardinality(enabled) AND c.rollout_id = rollout AND c.singled_out_at IS NULL
+        WHERE at_least > cardinality(enabled) AND c.rollout_id = rollout AND c.singled_out_at IS NULL
           AND c.tenant_id <> ALL (enabled) AND c.tenant_id <> ALL (disabled)
     ), may AS (
         SELECT * FROM place p
         WHERE NOT p.joins OR p.tenant_id NOT IN (
             SELECT n.tenant_id FROM relevo.unverified_tenants(ARRAY(SELECT i.tenant_id FROM place i WHERE i.joins)) AS n)
         ORDER BY p.joins, p.place NULLS LAST, p.nth
-        LIMIT greatest(size, 0)
+        LIMIT CASE WHEN at_least > cardinality(enabled) THEN at_least ELSE at_most END
     )
     SELECT coalesce(array_agg(m.tenant_id ORDER BY m.joins, m.place NULLS LAST, m.nth), '{}') FROM may AS m
 );
@@ -184,6 +184,18 @@ CREATE FUNCTION relevo.largest_list() RETURNS integer
 LANGUAGE sql IMMUTABLE SET search_path = ''
 RETURN 20000;
 
+-- What a phase asks of the flag's row: so many on its list and no share; or, where they are more than a list holds, a share
+-- beside the list as it is, and no size. The named ones are as many as were named, the others a part of those active now.
+CREATE FUNCTION relevo.phase_asks(rollout bigint, phase integer, OUT size integer, OUT share integer)
+LANGUAGE sql STABLE SET search_path = ''
+BEGIN ATOMIC
+    SELECT CASE WHEN n.many <= relevo.largest_list() THEN n.many END,
+           CASE WHEN n.many <= relevo.largest_list() THEN 0 ELSE ceil(p.percent) END
+    FROM relevo.rollout_phases AS p
+    CROSS JOIN LATERAL (SELECT CASE WHEN p.percent IS NULL THEN p.tenants ELSE relevo.tenants_at(p.percent) END) AS n (many)
+    WHERE p.rollout_id = rollout AND p.ordinal = phase;
+END;
+
 CREATE FUNCTION relevo.open_rollout() RETURNS bigint
 LANGUAGE sql STABLE SET search_path = ''
 RETURN (SELECT r.id FROM relevo.rollouts AS r WHERE r.state NOT IN ('RolledBack', 'Complete'));
@@ -205,7 +217,8 @@ BEGIN
         RETURN NEW;
     END IF;
     NEW.enabled_tenants := CASE coalesce(NEW.percentage, 0) WHEN 0 THEN '{}'
-        ELSE relevo.cohort_of(rollout, relevo.tenants_at(NEW.percentage), OLD.enabled_tenants, NEW.disabled_tenants) END;
+        ELSE (SELECT relevo.cohort_of(rollout, n.many, n.many, OLD.enabled_tenants, NEW.disabled_tenants)
+              FROM relevo.tenants_at(NEW.percentage) AS n (many)) END;
     NEW.percentage := 0;
     RETURN NEW;
 END $$;

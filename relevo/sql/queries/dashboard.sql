@@ -39,10 +39,16 @@ UPDATE public.feature_flags SET enabled = true, percentage = %(percentage)s WHER
 -- size_at --
 SELECT relevo.tenants_at(%(percentage)s) AS size
 
--- cohort_of --
+-- resized --
 -- Who would be on v2 when so many shall be, by the rollout's order.
-SELECT relevo.cohort_of(%(id)s, %(size)s, f.enabled_tenants, f.disabled_tenants) AS tenants
+SELECT relevo.cohort_of(%(id)s, %(size)s, %(size)s, f.enabled_tenants, f.disabled_tenants) AS tenants
 FROM public.feature_flags AS f WHERE f.name = 'voice_agent_v2'
+
+-- promoted --
+-- What the flag's row would say in a later phase.
+SELECT greatest(f.percentage, a.share) AS percentage,
+       relevo.cohort_of(%(id)s, a.size, NULL, f.enabled_tenants, f.disabled_tenants) AS tenants
+FROM public.feature_flags AS f, relevo.phase_asks(%(id)s, %(phase)s) AS a WHERE f.name = 'voice_agent_v2'
 
 -- alerts --
 SELECT id, type, title, message, action, created_at FROM public.rollout_alerts

@@ -72,21 +72,31 @@ FROM public.feature_flags WHERE name = 'voice_agent_v2' FOR NO KEY UPDATE
 SELECT name, enabled, percentage, enabled_tenants, disabled_tenants, version
 FROM public.feature_flags WHERE name = 'voice_agent_v2'
 
--- phase_size --
--- Tenants on v2 in a phase, of those who are active now; the named ones are as many as were named.
-SELECT CASE WHEN p.percent IS NULL THEN p.tenants ELSE relevo.tenants_at(p.percent) END AS size
-FROM relevo.rollout_phases p WHERE p.rollout_id = %(id)s AND p.ordinal = %(phase)s
+-- phase_with_fewer --
+-- The last phase before one that has fewer tenants on v2 than are there now, and any; no row: there is none.
+SELECT p.ordinal AS phase
+FROM public.feature_flags f, relevo.rollout_phases p CROSS JOIN LATERAL relevo.phase_asks(p.rollout_id, p.ordinal) AS a
+WHERE f.name = 'voice_agent_v2' AND f.enabled AND p.rollout_id = %(id)s AND p.ordinal < %(phase)s
+  AND (f.percentage > a.share OR cardinality(f.enabled_tenants) > a.size)
+  AND (least(f.percentage, a.share) > 0 OR least(cardinality(f.enabled_tenants), a.size) > 0)
+ORDER BY p.ordinal DESC LIMIT 1
 
--- write_cohort --
-UPDATE public.feature_flags
-SET enabled = true, percentage = 0,
-    enabled_tenants = relevo.cohort_of(%(id)s, %(size)s, enabled_tenants, disabled_tenants)
-WHERE name = 'voice_agent_v2' RETURNING version, enabled_tenants
+-- write_more --
+-- Forwards: who is on v2 stays, and the next join.
+UPDATE public.feature_flags AS f
+SET enabled = true, percentage = greatest(f.percentage, a.share),
+    enabled_tenants = relevo.cohort_of(%(id)s, a.size, NULL, f.enabled_tenants, f.disabled_tenants)
+FROM relevo.phase_asks(%(id)s, %(phase)s) AS a
+WHERE f.name = 'voice_agent_v2' RETURNING f.version, f.percentage, f.enabled_tenants
 
--- write_share --
--- More than a list holds: who is on it stays, and the percentage selects the others.
-UPDATE public.feature_flags SET enabled = true, percentage = %(percentage)s
-WHERE name = 'voice_agent_v2' RETURNING version, enabled_tenants
+-- write_fewer --
+-- Backwards: nobody joins, and the last to join leave; no row where nobody would.
+UPDATE public.feature_flags AS f
+SET percentage = least(f.percentage, a.share),
+    enabled_tenants = relevo.cohort_of(%(id)s, NULL, a.size, f.enabled_tenants, f.disabled_tenants)
+FROM relevo.phase_asks(%(id)s, %(phase)s) AS a
+WHERE f.name = 'voice_agent_v2' AND (f.percentage > a.share OR cardinality(f.enabled_tenants) > a.size)
+RETURNING f.version, f.enabled_tenants
 
 -- write_everybody --
 -- The end: the percentage selects all, and the row's trigger puts the unverified on the disabled list.
