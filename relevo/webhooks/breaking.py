@@ -22,6 +22,7 @@ from relevo.webhooks.breaker import RULES, Passage, Rules, after_probe, passage,
 
 REFRESH_EVERY_S = 1.0
 _WITHIN_S = 0.5
+_PROBED = {True: "the probe succeeded", False: "the probe failed", None: "the probe told nothing"}
 
 Key = tuple[str, str]  # version, and upstream without its secrets
 
@@ -63,10 +64,18 @@ class Breakers:
         self._seen[key] = taken
         return "probe"
 
-    async def told(self, key: Key, how: Passage, seconds: float, *, failed: bool) -> None:
-        """What came of asking. A probe's answer changes the state at once."""
+    def closed(self, key: Key) -> bool:
+        """Whether a handler is asked freely now."""
+        now = self._clock()
+        return self._rests_until.get(key, now) <= now and passage(self._seen.get(key), now) == "go"
+
+    async def told(self, key: Key, how: Passage, seconds: float, *, failed: bool | None) -> None:
+        """What came of asking; ``failed`` None: nothing that tells of the handler. A probe's answer changes the state
+        at once."""
         if how == "probe":
-            await self._probed(key, not failed and seconds < self._rules.slow_s)
+            await self._probed(key, None if failed is None else not failed and seconds < self._rules.slow_s)
+            return
+        if failed is None:
             return
         tally = self._tallies.setdefault(key, _Tally())
         tally.calls += 1
@@ -127,10 +136,10 @@ class Breakers:
             later.failures += tally.failures
             later.slow += tally.slow
 
-    async def _probed(self, key: Key, succeeded: bool) -> None:
+    async def _probed(self, key: Key, succeeded: bool | None) -> None:
         now, seen = self._clock(), self._seen[key]
         state, probe_at = after_probe(succeeded, now, self._rules)
-        why = "the probe succeeded" if succeeded else "the probe failed"
+        why = _PROBED[succeeded]
         with contextlib.suppress(RelevoError, psycopg.Error, TimeoutError):
             async with asyncio.timeout(_WITHIN_S), self._database.transaction() as connection:
                 changed = await shared.change(
