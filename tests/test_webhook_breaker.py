@@ -76,8 +76,10 @@ class Desk:
 
     async def open(self, key: Key, probe_in: timedelta) -> None:
         """As another process would."""
-        statement = """INSERT INTO relevo.breakers (version, upstream, state, window_at, opened_at, probe_at, changed_at)
-                       VALUES (%s, %s, 'open', %s, %s, %s, %s)"""
+        statement = """
+            INSERT INTO relevo.breakers (version, upstream, state, window_at, opened_at, probe_at, changed_at)
+            VALUES (%s, %s, 'open', %s, %s, %s, %s)
+        """
         await change(self.database, statement, (*key, NOW, NOW, self.clock.now + probe_in, NOW))
         await self.breakers.refresh()
 

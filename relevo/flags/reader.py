@@ -22,7 +22,7 @@ from psycopg import errors
 from psycopg.rows import DictRow, dict_row
 
 from relevo.clock import Clock
-from relevo.db.pool import Connection, Database, first
+from relevo.db.pool import Connection, Database, first, limits
 from relevo.db.statements import statement
 from relevo.errors import RelevoError
 from relevo.flags.evaluate import VOICE_AGENT_V2, Flag, unseen
@@ -119,6 +119,7 @@ class Reader:
             prepare_threshold=None,
             connect_timeout=5,
             application_name="relevo flags",
+            **limits(url),
         )
         return connection
 
