@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -27,10 +28,16 @@ from relevo.webhooks.message import Event
 from relevo.webhooks.shadow import Shadow
 from relevo.webhooks.unplaced import Unplaced
 from tests.calling import lines
-from tests.conftest import NOW, change
+from tests.conftest import NOW, change, value
+from tests.servers import Server
+from tests.silence import Wire, relay
 
 ASKED = Asked(Event(type="assistant-request"), b"{}", (), answers.house("https://x", None, {}))
 V1, V2 = ("v1", ""), ("v2", "")
+OPEN = """
+    INSERT INTO relevo.breakers (version, upstream, state, window_at, opened_at, probe_at, changed_at)
+    VALUES (%s, %s, 'open', %s, %s, %s, %s)
+"""
 
 
 @dataclass(slots=True)
@@ -76,11 +83,7 @@ class Desk:
 
     async def open(self, key: Key, probe_in: timedelta) -> None:
         """As another process would."""
-        statement = """
-            INSERT INTO relevo.breakers (version, upstream, state, window_at, opened_at, probe_at, changed_at)
-            VALUES (%s, %s, 'open', %s, %s, %s, %s)
-        """
-        await change(self.database, statement, (*key, NOW, NOW, self.clock.now + probe_in, NOW))
+        await change(self.database, OPEN, (*key, NOW, NOW, self.clock.now + probe_in, NOW))
         await self.breakers.refresh()
 
 
@@ -152,6 +155,95 @@ async def test_what_is_not_known_of_a_tenant_is_not_called_an_empty_prompt(desk:
         await desk.asking.ask(ASKED, stranger, "v1", 2.5)
     with pytest.raises(NothingToSay, match="what v2 says is not known"):
         await desk.asking.ask(ASKED, stranger, "v2", 2.5)
+
+
+# Without the database ---------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Alone:
+    """The breakers of a process whose database has fallen silent; v1's was open, and its probe is due."""
+
+    breakers: Breakers
+    clock: Hands
+    wire: Wire
+    database: Database  # by a way that is not silent
+
+    async def shared(self) -> str:
+        """v1's state as others see it."""
+        return str(await value(self.database, "SELECT state FROM relevo.breakers WHERE version = 'v1'"))
+
+
+@pytest_asyncio.fixture
+async def alone(server: Server, ready: Database, database_url: str) -> AsyncIterator[Alone]:
+    clock = Hands()
+    async with relay(server.port) as wire, Database(database_url.replace(f":{server.port}/", f":{wire.port}/")) as ours:
+        shared = Breakers(ours, clock, "tests")
+        await change(ready, OPEN, (*V1, NOW, NOW, NOW, NOW))
+        await shared.refresh()
+        wire.silent = True
+        yield Alone(shared, clock, wire, ready)
+        wire.silent = False
+        wire.cut()
+        await shared.finish()
+
+
+async def test_a_caller_does_not_wait_for_the_driver_to_give_up(alone: Alone) -> None:
+    before = alone.wire.closed
+    assert await alone.breakers.admit(V1) == "probe"
+    assert alone.wire.closed == before  # the driver is still trying to call it off
+    await alone.breakers.told(V1, "probe", 0.1, failed=False)
+    await alone.breakers.refresh()
+    assert alone.wire.closed == before
+
+
+async def test_an_open_breaker_closes_without_the_database(alone: Alone) -> None:
+    assert await alone.breakers.admit(V1) == "probe"
+    assert await alone.breakers.admit(V1) == "stop"
+    await alone.breakers.told(V1, "probe", 0.1, failed=False)
+    assert await alone.breakers.admit(V1) == "go"
+
+
+@pytest.mark.parametrize("failed", [True, False], ids=["failed", "slow"])
+async def test_one_probe_goes_in_each_rest_while_the_database_is_silent(alone: Alone, failed: bool) -> None:
+    for _ in range(2):
+        assert sorted(await asyncio.gather(*[alone.breakers.admit(V1) for _ in range(5)])) == ["probe", *["stop"] * 4]
+        await alone.breakers.told(V1, "probe", RULES.slow_s, failed=failed)
+        assert await alone.breakers.admit(V1) == "stop"
+        alone.clock.now += RULES.rests_for
+
+
+async def test_a_probe_that_is_never_heard_of_again_is_followed_by_another(alone: Alone) -> None:
+    assert await alone.breakers.admit(V1) == "probe"
+    alone.clock.now += RULES.rests_for
+    assert await alone.breakers.admit(V1) == "probe"
+
+
+async def test_a_probe_of_ours_that_told_nothing_is_handed_on(alone: Alone) -> None:
+    assert await alone.breakers.admit(V1) == "probe"
+    await alone.breakers.told(V1, "probe", 0.1, failed=None)
+    assert await alone.breakers.admit(V1) == "probe"
+
+
+async def test_what_fails_meanwhile_is_left_alone_by_us(alone: Alone) -> None:
+    for _ in range(RULES.at_least):
+        assert await alone.breakers.admit(V2) == "go"
+        await alone.breakers.told(V2, "go", 0.1, failed=True)
+    await alone.breakers.refresh()
+    assert await alone.breakers.admit(V2) == "stop"
+
+
+async def test_when_the_database_is_back_the_state_is_everybodys_again(alone: Alone) -> None:
+    assert await alone.breakers.admit(V1) == "probe"
+    await alone.breakers.told(V1, "probe", 0.1, failed=False)
+    assert (await alone.breakers.admit(V1), await alone.shared()) == ("go", "open")
+    alone.wire.silent = False
+    alone.wire.cut()
+    await alone.breakers.finish()
+    await alone.breakers.refresh()
+    assert (await alone.breakers.admit(V1), await alone.shared()) == ("probe", "half_open")
+    await alone.breakers.told(V1, "probe", 0.1, failed=False)
+    assert (await alone.breakers.admit(V1), await alone.shared()) == ("go", "closed")
 
 
 def _pin(entry: Entry, number: int) -> Pin:

@@ -32,8 +32,8 @@ LOCK_TIMEOUT = "2s"
 _RULE_OF_OURS = "RV001"  # raised by functions of schema relevo
 _LOOKS = 5  # at which server process answers, until a pooler is taken to keep to it
 
-# A server that is gone without a word, as after a failover: a connection to it is given up in a quarter of a minute, not
-# when the kernel would, in a quarter of an hour or never. libpq ignores them on a Unix socket.
+# A server that is gone without a word, as after a failover: a connection to it is given up in a quarter of a minute,
+# not when the kernel would, in a quarter of an hour or never. libpq ignores them on a Unix socket.
 _LIMITS = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 15_000}
 
 Connection = AsyncConnection[DictRow]

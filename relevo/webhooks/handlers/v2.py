@@ -11,7 +11,7 @@ from relevo.webhooks.known import Known
 
 
 async def answer(known: Known, entry: Entry, house: House, now: datetime) -> Template:
-    """What v2 says. Raises NothingToSay where v2 has no row, has set it aside or cannot render it, or none is at hand."""
+    """What v2 says. Raises NothingToSay where v2 has no row, has set it aside, cannot render it, or is not known."""
     found = await known.template(entry, "v2", house, now) if entry.in_v2 else None
     if found is None:
         if not entry.in_v2:
