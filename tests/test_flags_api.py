@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -33,6 +34,7 @@ from tests.conftest import OWNER, change, rows
 from tests.flags import audited, row, settle, version, write
 from tests.poolers import PGBOUNCER, pooling
 from tests.servers import Server, running
+from tests.silence import relay
 
 PATIENCE_S = 30
 ON_RECORD = "SELECT version, mode, count(*)::int AS processes FROM relevo.flag_readers GROUP BY version, mode"
@@ -221,6 +223,32 @@ async def test_behind_a_transaction_pooler_a_reader_polls_and_says_so(
         async with Flags(pooled, direct_url=server.url("postgres")) as flags:
             assert flags.state.mode == "poll"
             assert "another database" in str(flags.state.why)
+
+
+async def test_the_flag_is_followed_while_the_direct_connection_is_silent(
+    server: Server, ready: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pause in ("POLL_EVERY_S", "FOUND_WITHIN_S", "DIRECT_AGAIN_AFTER_S"):
+        monkeypatch.setattr(reader, pause, 0.05)
+    async with relay(server.port) as wire:
+        wire.silent = True
+        direct = database_url.replace(f":{server.port}/", f":{wire.port}/")
+        async with Flags(database_url, direct_url=direct) as flags:
+            for written in (2, 3):  # at the start, and each time that it is tried again
+                await wire.arrived.wait()
+                wire.arrived.clear()
+                given_up = wire.closed
+                await write(ready, f"percentage = {written}")
+                state = await until(flags, partial(_is_of, written))
+                assert (state.mode, state.stale_since, wire.closed) == ("poll", None, given_up)
+                wire.cut()
+            wire.silent = False
+            wire.cut()
+            assert (await until(flags, lambda state: state.mode == "listen")).why is None
+
+
+def _is_of(version: int, state: State) -> bool:
+    return state.version == version
 
 
 @pytest.mark.skipif(not PGBOUNCER.exists(), reason="pgbouncer is not installed: apt-get install pgbouncer")

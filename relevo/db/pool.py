@@ -32,6 +32,10 @@ LOCK_TIMEOUT = "2s"
 _RULE_OF_OURS = "RV001"  # raised by functions of schema relevo
 _LOOKS = 5  # at which server process answers, until a pooler is taken to keep to it
 
+# A server that is gone without a word, as after a failover: a connection to it is given up in a quarter of a minute,
+# not when the kernel would, in a quarter of an hour or never. libpq ignores them on a Unix socket.
+_LIMITS = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 15_000}
+
 Connection = AsyncConnection[DictRow]
 Asked = tuple[sql.Composed, Mapping[str, Any]]
 """A statement and its values."""
@@ -68,6 +72,7 @@ class Database:
                 "prepare_threshold": None,
                 "application_name": "relevo",
                 "autocommit": True,  # a transaction is begun by whoever wants one
+                **limits(url),
             },
             min_size=0,
             max_size=size,
@@ -181,7 +186,12 @@ class Database:
     async def _connect(self) -> AsyncConnection[tuple[Any, ...]]:
         """A connection of its own, outside the pool."""
         return await psycopg.AsyncConnection.connect(
-            self.url, autocommit=True, connect_timeout=10, prepare_threshold=None, application_name="relevo"
+            self.url,
+            autocommit=True,
+            connect_timeout=10,
+            prepare_threshold=None,
+            application_name="relevo",
+            **limits(self.url),
         )
 
     async def _probe(self) -> None:
@@ -199,6 +209,16 @@ class Database:
                 f"{place} runs PostgreSQL {version}; Relevo needs {OLDEST_SERVER} or newer",
                 fix="upgrade the server",
             )
+
+
+def limits(url: str) -> dict[str, Any]:
+    """How long a connection outlives a server that is silent, for every connection of ours: keywords for libpq, without
+    those that the connection string sets itself. keepalives_* in seconds, tcp_user_timeout in milliseconds."""
+    try:
+        own = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        return {}  # whoever connects by it is told so
+    return {name: value for name, value in _LIMITS.items() if name not in own}
 
 
 def describe(url: str) -> str:

@@ -22,7 +22,7 @@ from psycopg import errors
 from psycopg.rows import DictRow, dict_row
 
 from relevo.clock import Clock
-from relevo.db.pool import Connection, Database, first
+from relevo.db.pool import Connection, Database, first, limits
 from relevo.db.statements import statement
 from relevo.errors import RelevoError
 from relevo.flags.evaluate import VOICE_AGENT_V2, Flag, unseen
@@ -35,6 +35,8 @@ LOOK_EVERY_S = 5.0  # while listening: finds a connection that only seems to liv
 ANSWERS_WITHIN_S = 3.0
 HEARTBEAT_EVERY_S = 15.0
 AGAIN_AFTER_S = 0.5  # from one failed attempt to the next
+FOUND_WITHIN_S = 3.0  # the way to follow the flag; else it is looked for further beside polling
+LOOKED_AT_WITHIN_S = 20.0  # a connection, to find out where it leads; else it counts as failed
 DIRECT_AGAIN_AFTER_S = 60.0  # from polling, because the direct connection failed, to trying that again
 
 NO_LISTEN = "a transaction pooler has no LISTEN; set RELEVO_DIRECT_URL to a direct or session-mode connection"
@@ -78,36 +80,72 @@ class Reader:
         self._stamp: str | None = None  # of the row seen
         self._reported: tuple[int, Mode, float] | None = None  # version, mode, and when by the loop's time
         self._reports = True
+        self._finding: asyncio.Task[_Way] | None = None
 
     async def follow(self) -> None:
         """Never returns. No fault of the database ends it: the last known row is served until it is back."""
         way: _Way | None = None
-        while True:
-            try:
-                way = way or await self._find_way()
-                way = await self._follow(way)
-                continue
-            except (psycopg.Error, OSError, TimeoutError, RelevoError) as fault:
-                self._lost(str(fault).strip().partition("\n")[0] or type(fault).__name__)
-            self.attempted.set()
-            if way is not None and way.good_for_s is not None:
-                way = None
-            await asyncio.sleep(AGAIN_AFTER_S)
+        try:
+            while True:
+                try:
+                    way = way or await self._first_way()
+                    way = await self._follow(way)
+                    continue
+                except (psycopg.Error, OSError, TimeoutError, RelevoError) as fault:
+                    self._lost(str(fault).strip().partition("\n")[0] or type(fault).__name__)
+                self.attempted.set()
+                if way is not None and way.good_for_s is not None:
+                    self._find()  # what kept us from the direct connection may be over, too
+                await asyncio.sleep(AGAIN_AFTER_S)
+        finally:
+            if self._finding is not None:
+                self._finding.cancel()
+
+    async def _first_way(self) -> _Way:
+        """How to begin: by the best way, or, while the direct connection is silent, by polling."""
+        finding = self._find()
+        await asyncio.wait({finding}, timeout=FOUND_WITHIN_S)
+        if self._direct_url is None or finding.done():
+            self._finding = None
+            return await finding
+        return _Way(self._url, "poll", "the direct connection does not answer", DIRECT_AGAIN_AFTER_S)
+
+    def _find(self) -> asyncio.Task[_Way]:
+        """Look for the best way, beside whatever is going on; once at a time."""
+        if self._finding is None:
+            self._finding = asyncio.create_task(self._find_way(), name="relevo flags way")
+            self._finding.add_done_callback(_ignored)
+        return self._finding
+
+    def _found(self) -> _Way | None:
+        """What was found meanwhile; None: nothing yet, or our own connection failed in that moment."""
+        finding = self._finding
+        if finding is None or not finding.done():
+            return None
+        self._finding = None
+        if finding.exception() is not None:
+            self._find()
+            return None
+        return finding.result()
 
     async def _find_way(self) -> _Way:
         """Listen where the connection is, or is as good as, a session of its own; else poll, and say why."""
         if self._direct_url is None:
-            if await Database(self._url).pooling() != "transaction":
-                return _Way(self._url, "listen")
+            async with asyncio.timeout(LOOKED_AT_WITHIN_S):
+                if await Database(self._url).pooling() != "transaction":
+                    return _Way(self._url, "listen")
             return _Way(self._url, "poll", NO_LISTEN)
-        ours = await Database(self._url).identity()  # where this fails, the database is away, not the direct way to it
+        async with asyncio.timeout(LOOKED_AT_WITHIN_S):  # where this fails, the database is away, not the way to it
+            ours = await Database(self._url).identity()
         try:
-            if await Database(self._direct_url).identity() != ours:
-                return _Way(self._url, "poll", "RELEVO_DIRECT_URL leads to another database")
-            if await Database(self._direct_url).pooling() != "transaction":
-                return _Way(self._direct_url, "listen")
-        except (psycopg.Error, OSError) as fault:
-            why = f"the direct connection fails: {str(fault).strip().partition(chr(10))[0]}"
+            async with asyncio.timeout(LOOKED_AT_WITHIN_S):
+                if await Database(self._direct_url).identity() != ours:
+                    return _Way(self._url, "poll", "RELEVO_DIRECT_URL leads to another database")
+                if await Database(self._direct_url).pooling() != "transaction":
+                    return _Way(self._direct_url, "listen")
+        except (psycopg.Error, OSError) as fault:  # and TimeoutError, which is one
+            what = str(fault).strip().partition("\n")[0] or f"no answer within {LOOKED_AT_WITHIN_S:g} s"
+            why = f"the direct connection fails: {what}"
             return _Way(self._url, "poll", why, DIRECT_AGAIN_AFTER_S)
         return _Way(self._url, "poll", NO_LISTEN)
 
@@ -119,11 +157,12 @@ class Reader:
             prepare_threshold=None,
             connect_timeout=5,
             application_name="relevo flags",
+            **limits(url),
         )
         return connection
 
-    async def _follow(self, way: _Way) -> _Way | None:
-        """Follow the row on one connection, until it breaks or another way is better: that, or None to look for one.
+    async def _follow(self, way: _Way) -> _Way:
+        """Follow the row on one connection, until it breaks or another way is found, which may be as good: that.
 
         A busy transaction pooler can pass for a session; it gives itself away when another process answers.
         """
@@ -134,12 +173,14 @@ class Reader:
         try:
             if way.mode == "listen":
                 await self._answered(connection.execute(statement("flags", "listen")))
-            while ends_s is None or now_s() < ends_s:
+            while (found := self._found()) is None:
+                if ends_s is not None and now_s() >= ends_s:
+                    self._find()
                 backends |= await self._look(connection, way)
                 if way.mode == "listen" and len(backends) > 1:
                     return _Way(self._url, "poll", NO_LISTEN)
                 await self._wait(connection, way.mode)
-            return None
+            return found
         finally:
             await connection.close()
 
@@ -221,3 +262,8 @@ class Reader:
         elif before.stale_since is not None and state.stale_since is None:
             _log.info("flag %s: fresh again, version %d", VOICE_AGENT_V2, state.version)
         self._tell(state)
+
+
+def _ignored(finding: asyncio.Task[_Way]) -> None:
+    if not finding.cancelled():
+        finding.exception()

@@ -22,10 +22,10 @@ from relevo.metrics.record import Pin, Version
 from relevo.webhooks import pin as pins
 from relevo.webhooks import route
 from relevo.webhooks.answers import House, Template, apology, with_server
-from relevo.webhooks.breaking import Breakers
+from relevo.webhooks.breaking import Breakers, Key
 from relevo.webhooks.calls import UNAVAILABLE, Calls
 from relevo.webhooks.handlers import v1, v2
-from relevo.webhooks.handlers.upstream import HandlerFailed, Upstream
+from relevo.webhooks.handlers.upstream import HandlerFailed, NothingToSay, Upstream
 from relevo.webhooks.identify import Entry, Found
 from relevo.webhooks.known import Known
 from relevo.webhooks.message import Event
@@ -37,6 +37,7 @@ V2_WITHIN_S = 2.5
 V1_WITHIN_S = 2.5
 # and calls.PIN_WITHIN_S: 1.0
 
+_RESTS = "its breaker is open"
 _ANSWERS = ("assistantId", "assistant", "squadId", "squad", "destination", "error", "workflowId", "workflow")
 
 
@@ -108,34 +109,50 @@ class Asking:
 
     async def ask(self, asked: Asked, entry: Entry, version: Version, within_s: float) -> Template | dict[str, Any]:
         """What one version answers, through its breaker. Raises HandlerFailed."""
-        upstream = self._upstreams.get(version)
-        key = (version, upstream.name if upstream else "")
+        key = self._key(version)
         how = await self._breakers.admit(key)
         if how == "stop":
-            raise HandlerFailed("its breaker is open")
+            raise HandlerFailed(_RESTS)
         loop = asyncio.get_running_loop()
-        began_s, failed = loop.time(), True
-        answer: Template | dict[str, Any]
+        began_s = loop.time()
+        failed: bool | None = True
         try:
-            if upstream is None and self._known.has_heard(entry):  # at hand: nothing to wait for
-                answer = await self._built_in(asked, entry, version)
-            else:
-                async with asyncio.timeout(within_s):
-                    answer = await self._handled(asked, entry, version, upstream, within_s)
+            answer = await self._answered(asked, entry, version, within_s)
             failed = False
-        except TimeoutError:
-            raise HandlerFailed(f"no answer within {within_s:g} s") from None
+        except NothingToSay:
+            failed = None
+            raise
         finally:
             await self._breakers.told(key, how, loop.time() - began_s, failed=failed)
         return answer
 
-    async def _handled(
-        self, asked: Asked, entry: Entry, version: Version, upstream: Upstream | None, within_s: float
+    async def look(self, asked: Asked, entry: Entry, version: Version, within_s: float) -> Template | dict[str, Any]:
+        """What one version would answer, where no caller waits for it: it tells the breaker nothing, and is no probe.
+        Raises HandlerFailed."""
+        if not self._breakers.closed(self._key(version)):
+            raise HandlerFailed(_RESTS)
+        return await self._answered(asked, entry, version, within_s)
+
+    def _key(self, version: Version) -> Key:
+        upstream = self._upstreams.get(version)
+        return version, upstream.name if upstream else ""
+
+    async def _answered(
+        self, asked: Asked, entry: Entry, version: Version, within_s: float
     ) -> Template | dict[str, Any]:
-        if upstream is not None:
-            reply = await upstream.forward(asked.body, asked.headers, within_s)
-            return _understood(reply.status, reply.body)
-        return await self._built_in(asked, entry, version)
+        upstream = self._upstreams.get(version)
+        if upstream is None and self._known.has_heard(entry):  # at hand: nothing to wait for
+            return await self._built_in(asked, entry, version)
+        try:
+            async with asyncio.timeout(within_s):
+                if upstream is None:
+                    return await self._built_in(asked, entry, version)
+                reply = await upstream.forward(asked.body, asked.headers, within_s)
+                return _understood(reply.status, reply.body)
+        except TimeoutError:
+            # Built in, it is the database that is late, for this tenant: the others' answers are at hand.
+            late = NothingToSay if upstream is None else HandlerFailed
+            raise late(f"no answer within {within_s:g} s") from None
 
     async def _built_in(self, asked: Asked, entry: Entry, version: Version) -> Template:
         handler = v1.answer if version == "v1" else v2.answer

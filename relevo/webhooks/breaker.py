@@ -51,7 +51,10 @@ def trips(seen: Breaker, rules: Rules = RULES) -> str | None:
 
 
 def after_probe(
-    succeeded: bool, now: datetime, rules: Rules = RULES
+    succeeded: bool | None, now: datetime, rules: Rules = RULES
 ) -> tuple[Literal["closed", "open"], datetime | None]:
-    """The state that a probe's answer leads to, and when an open one may be probed again."""
+    """The state that a probe's answer leads to, and when an open one may be probed again. None: it told nothing of the
+    handler, and the next call may be the probe in its place."""
+    if succeeded is None:
+        return ("open", now)
     return ("closed", None) if succeeded else ("open", now + rules.rests_for)

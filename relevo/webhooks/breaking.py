@@ -1,15 +1,17 @@
 """The breakers in a process: who may be asked, what came of it, and the state that all processes share.
 
 What was seen is counted here and added to the shared window once a second, or at once when something failed. Without
-the database a process decides for itself.
+the database a process decides for itself: it leaves a handler alone, and lets a probe of its own through.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any, TypeVar
 
 import psycopg
 
@@ -22,8 +24,11 @@ from relevo.webhooks.breaker import RULES, Passage, Rules, after_probe, passage,
 
 REFRESH_EVERY_S = 1.0
 _WITHIN_S = 0.5
+_AWAY = (RelevoError, psycopg.Error, TimeoutError)
+_PROBED = {True: "the probe succeeded", False: "the probe failed", None: "the probe told nothing"}
 
 Key = tuple[str, str]  # version, and upstream without its secrets
+_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
@@ -42,6 +47,8 @@ class Breakers:
         self._tallies: dict[Key, _Tally] = {}
         self._rests_until: dict[Key, datetime] = {}  # decided here alone
         self._failed = asyncio.Event()
+        self._taking: set[Key] = set()  # whose probe is being asked for
+        self._left: set[asyncio.Task[Any]] = set()  # too late, and not yet given up by the driver
 
     async def admit(self, key: Key) -> Passage:
         """Whether a handler may be asked now: freely, as the one probe of all processes, or not."""
@@ -52,21 +59,41 @@ class Breakers:
         how = passage(seen, now)
         if how != "probe" or seen is None:
             return how
+        if key in self._taking:
+            return "stop"  # one of us is enough to ask for it
+        self._taking.add(key)
         try:
-            async with asyncio.timeout(_WITHIN_S), self._database.transaction() as connection:
-                overdue_at = now + self._rules.probe_takes
-                taken = await shared.probe(connection, seen, now, holder=self._holder, overdue_at=overdue_at)
-        except (RelevoError, psycopg.Error, TimeoutError):
-            return "stop"
+            return await self._take(key, seen, now)
+        finally:
+            self._taking.discard(key)
+
+    async def _take(self, key: Key, seen: Breaker, now: datetime) -> Passage:
+        async def take(connection: Connection) -> Breaker | None:
+            overdue_at = now + self._rules.probe_takes
+            return await shared.probe(connection, seen, now, holder=self._holder, overdue_at=overdue_at)
+
+        try:
+            taken = await self._in_time(take, _WITHIN_S)
+        except _AWAY:
+            self._rests_until[key] = now + self._rules.rests_for  # the next one of our own, unless this one is answered
+            return "probe"
         if taken is None:
             return "stop"
         self._seen[key] = taken
         return "probe"
 
-    async def told(self, key: Key, how: Passage, seconds: float, *, failed: bool) -> None:
-        """What came of asking. A probe's answer changes the state at once."""
+    def closed(self, key: Key) -> bool:
+        """Whether a handler is asked freely now."""
+        now = self._clock()
+        return self._rests_until.get(key, now) <= now and passage(self._seen.get(key), now) == "go"
+
+    async def told(self, key: Key, how: Passage, seconds: float, *, failed: bool | None) -> None:
+        """What came of asking; ``failed`` None: nothing that tells of the handler. A probe's answer changes the state
+        at once."""
         if how == "probe":
-            await self._probed(key, not failed and seconds < self._rules.slow_s)
+            await self._probed(key, None if failed is None else not failed and seconds < self._rules.slow_s)
+            return
+        if failed is None:
             return
         tally = self._tallies.setdefault(key, _Tally())
         tally.calls += 1
@@ -88,20 +115,51 @@ class Breakers:
     async def refresh(self) -> None:
         """Once. Failing is no fault: what was seen is kept for the next time, and judged here."""
         told, self._tallies = self._tallies, {}
+
+        async def share(connection: Connection) -> list[Breaker]:
+            now = self._clock()
+            for key in sorted(told):
+                seen = await self._observe(connection, key, told[key], now)
+                why = trips(seen, self._rules)
+                if why is not None:
+                    rested = now + self._rules.rests_for
+                    await shared.change(connection, seen, "open", now, holder=self._holder, why=why, probe_at=rested)
+            return await shared.breakers(connection)
+
         try:
-            async with asyncio.timeout(5 * _WITHIN_S), self._database.transaction() as connection:
-                now = self._clock()
-                for key in sorted(told):
-                    seen = await self._observe(connection, key, told[key], now)
-                    why = trips(seen, self._rules)
-                    if why is not None:
-                        rested = now + self._rules.rests_for
-                        await shared.change(
-                            connection, seen, "open", now, holder=self._holder, why=why, probe_at=rested
-                        )
-                self._seen = {(each.version, each.upstream): each for each in await shared.breakers(connection)}
-        except (RelevoError, psycopg.Error, TimeoutError):
+            found = await self._in_time(share, 5 * _WITHIN_S)
+        except _AWAY:
             self._keep(told)
+        else:
+            self._seen = {(each.version, each.upstream): each for each in found}
+
+    async def finish(self) -> None:
+        """Wait for what is under way."""
+        while self._left:
+            await asyncio.wait(self._left)
+
+    async def _in_time(self, doing: Callable[[Connection], Awaitable[_T]], within_s: float) -> _T:
+        """What is done in a transaction of its own. Raises TimeoutError on time, whatever the database is at then: to
+        cancel what a server hangs on takes the driver seconds more, and a caller does not have them. While that lasts
+        nobody asks again."""
+        if self._left:
+            raise TimeoutError
+        task = asyncio.create_task(self._transacted(doing))
+        try:
+            done, _ = await asyncio.wait({task}, timeout=within_s)
+        finally:
+            if not task.done():
+                task.cancel()
+                self._left.add(task)
+                task.add_done_callback(self._left.discard)
+                task.add_done_callback(_ignored)
+        if not done:
+            raise TimeoutError
+        return task.result()
+
+    async def _transacted(self, doing: Callable[[Connection], Awaitable[_T]]) -> _T:
+        async with self._database.transaction() as connection:
+            return await doing(connection)
 
     async def _observe(self, connection: Connection, key: Key, tally: _Tally, now: datetime) -> Breaker:
         version, upstream = key
@@ -127,14 +185,23 @@ class Breakers:
             later.failures += tally.failures
             later.slow += tally.slow
 
-    async def _probed(self, key: Key, succeeded: bool) -> None:
+    async def _probed(self, key: Key, succeeded: bool | None) -> None:
         now, seen = self._clock(), self._seen[key]
         state, probe_at = after_probe(succeeded, now, self._rules)
-        why = "the probe succeeded" if succeeded else "the probe failed"
-        with contextlib.suppress(RelevoError, psycopg.Error, TimeoutError):
-            async with asyncio.timeout(_WITHIN_S), self._database.transaction() as connection:
-                changed = await shared.change(
-                    connection, seen, state, now, holder=self._holder, why=why, probe_at=probe_at
-                )
-            if changed is not None:
-                self._seen[key] = changed
+
+        async def change(connection: Connection) -> Breaker | None:
+            why = _PROBED[succeeded]
+            return await shared.change(connection, seen, state, now, holder=self._holder, why=why, probe_at=probe_at)
+
+        try:
+            changed = await self._in_time(change, _WITHIN_S)
+        except _AWAY:
+            changed = replace(seen, state=state, probe_at=probe_at, probe_by=None)  # here, until others can be told
+        self._rests_until.pop(key, None)
+        if changed is not None:
+            self._seen[key] = changed
+
+
+def _ignored(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()

@@ -92,3 +92,4 @@ async def webhook(database: Database, flags: Flags, settings: Settings, clock: C
                 await shadow.finish()
             await unplaced.finish()
             await calls.finish()
+            await breakers.finish()

@@ -1,7 +1,7 @@
 """Shadow mode: of some calls that v1 answered, v2 is asked too, afterwards and for nothing but the record.
 
 Whether it would have answered, how fast, and in what it differs. v1's answer is out by then; v2 is asked nothing but
-who answers, which has no effects.
+who answers, which has no effects: neither on its breaker, for the tenant may not have been moved yet.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Shadow:
         began_s = loop.time()
         seen: dict[str, Any]
         try:
-            answer = await self._asking.ask(asked, entry, "v2", V2_WITHIN_S)
+            answer = await self._asking.look(asked, entry, "v2", V2_WITHIN_S)
         except HandlerFailed as failure:
             seen = {"answered": False, "why": str(failure)}
         else:

@@ -37,6 +37,10 @@ class HandlerFailed(Exception):
     """Whoever should have answered did not; says in a few words why."""
 
 
+class NothingToSay(HandlerFailed):
+    """There is nothing for this one tenant. Whether the handler is well is not told by that."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What an upstream answered, as it is."""

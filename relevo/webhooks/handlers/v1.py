@@ -5,14 +5,16 @@ from __future__ import annotations
 from datetime import datetime
 
 from relevo.webhooks.answers import House, Template
-from relevo.webhooks.handlers.upstream import HandlerFailed
+from relevo.webhooks.handlers.upstream import NothingToSay
 from relevo.webhooks.identify import Entry
 from relevo.webhooks.known import Known
 
 
 async def answer(known: Known, entry: Entry, house: House, now: datetime) -> Template:
-    """What v1 says. Raises HandlerFailed where there is no v1 row, or one without a prompt."""
+    """What v1 says. Raises NothingToSay where there is no v1 row, one without a prompt, or none at hand."""
     found = await known.template(entry, "v1", house, now)
     if found is None:
-        raise HandlerFailed("no v1 row" if not entry.in_v1 else "v1 has no prompt")
+        if not entry.in_v1:
+            raise NothingToSay("no v1 row")
+        raise NothingToSay("v1 has no prompt" if known.has_heard(entry) else "what v1 says is not known")
     return found
