@@ -27,7 +27,7 @@ from relevo.webhooks.message import Event
 
 PIN_WITHIN_S = 1.0  # of the 7.5 s that Vapi waits
 RECORD_WITHIN_S = 8.0  # of the 20 s
-_PINS_TOGETHER = 64
+_PINS_TOGETHER = 32  # more, and those who are answered meanwhile are too few to keep us at work while the database is
 _REMEMBERED = 50_000
 _OLDEST = timedelta(days=7)
 
