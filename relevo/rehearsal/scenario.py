@@ -221,7 +221,7 @@ SCENARIOS: Mapping[str, Scenario] = {
             "v2-fails",
             "v2 fails for 8 % of calls at 25 %: total rollback, by itself",
             _fails,
-            (_ROLLED_BACK, _TEAM_TOLD, Claim("somebody was paged", "claim_paged")),
+            (_ROLLED_BACK, _TEAM_TOLD, Claim("whatever was critical paged somebody", "claim_paged_when_critical")),
         ),
         Scenario(
             "v2-slow",

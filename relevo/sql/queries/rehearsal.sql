@@ -93,6 +93,17 @@ FROM relevo.rollout_transitions
 SELECT count(*) > 0 AS holds, coalesce(string_agg(DISTINCT variables ->> 'summary', '; '), 'nobody was paged') AS found
 FROM relevo.outbox WHERE channel = 'pagerduty' AND variables ->> 'event_action' = 'trigger' AND state = 'sent'
 
+-- claim_paged_when_critical --
+-- Whatever became critical before v2 was taken back has woken somebody; how many calls that takes is left to chance.
+SELECT critical.many = paged.many AS holds,
+       CASE critical.many WHEN 0 THEN 'nothing was critical before v2 was taken back'
+            ELSE format('%%s critical, %%s paged: %%s', critical.many, paged.many, paged.summaries) END AS found
+FROM (SELECT count(*) AS many FROM relevo.incidents WHERE severity = 'critical') AS critical,
+     (SELECT count(DISTINCT variables ->> 'incident') AS many,
+             string_agg(DISTINCT variables ->> 'summary', '; ') AS summaries
+      FROM relevo.outbox
+      WHERE channel = 'pagerduty' AND variables ->> 'event_action' = 'trigger' AND state = 'sent') AS paged
+
 -- claim_team_told_of_rollback --
 SELECT count(*) > 0 AND coalesce(bool_and(state = 'sent'), false) AS holds,
        coalesce(string_agg(variables ->> 'action', '; '), 'nobody was told') AS found
