@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -79,20 +79,33 @@ def durable_server(*databases: str) -> Iterator[Server]:
         yield server
 
 
+@contextmanager
+def made(server: Server, name: str, of: str = "") -> Iterator[str]:
+    """The connection string of a new database for the length of the block. ``of``: the clause that says of what."""
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} OWNER {OWNER} {of}".encode())
+    yield server.url(name, OWNER)
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+def beside_the_loop(work: Coroutine[Any, Any, None]) -> None:
+    """Do it to its end, whether or not a loop of the tests runs here."""
+    with ThreadPoolExecutor() as beside:
+        beside.submit(asyncio.run, work).result()
+
+
 @pytest.fixture(scope="session")
 def blank(server: Server) -> Iterator[str]:
     """The name of a database with Relevo's schema and nothing else: copying it takes a tenth of applying the schema."""
 
     async def apply() -> None:
-        async with Database(server.url("blank_of_tests", OWNER)) as opened:
+        async with Database(url) as opened:
             await migrations.up(opened)
 
-    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE blank_of_tests OWNER {OWNER}".encode())
-        with ThreadPoolExecutor() as beside_the_loop_of_the_tests:
-            beside_the_loop_of_the_tests.submit(asyncio.run, apply()).result()
+    with made(server, "blank_of_tests") as url:
+        beside_the_loop(apply())
         yield "blank_of_tests"
-        connection.execute("DROP DATABASE blank_of_tests WITH (FORCE)")
 
 
 @pytest.fixture
@@ -100,11 +113,8 @@ def database_url(server: Server, request: pytest.FixtureRequest) -> Iterator[str
     """An empty database, owned by a role that is no superuser; for a test that wants it ``ready``, with the schema."""
     name = f"test_{next(_numbers)}"
     of = f"TEMPLATE {request.getfixturevalue('blank')} STRATEGY file_copy" if "ready" in request.fixturenames else ""
-    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} OWNER {OWNER} {of}".encode())
-    yield server.url(name, OWNER)
-    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+    with made(server, name, of) as url:
+        yield url
 
 
 @pytest_asyncio.fixture
@@ -125,25 +135,18 @@ async def ready(database: Database) -> Database:
 @pytest_asyncio.fixture(scope="session")
 async def template(server: Server) -> AsyncIterator[str]:
     """The name of a database with Relevo's schema and a small v1, to which nobody is connected: for copies."""
-    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE template_of_tests OWNER {OWNER}".encode())
-    async with Database(server.url("template_of_tests", OWNER)) as opened:
-        await migrations.up(opened)
-        await load_sample(opened)
-    yield "template_of_tests"
-    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        connection.execute("DROP DATABASE template_of_tests WITH (FORCE)")
+    with made(server, "template_of_tests") as url:
+        async with Database(url) as opened:
+            await migrations.up(opened)
+            await load_sample(opened)
+        yield "template_of_tests"
 
 
 @contextmanager
 def copied(server: Server, template: str) -> Iterator[str]:
     """The connection string of a copy of a database, gone at the end of the block."""
-    name = f"copy_{next(_numbers)}"
-    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} OWNER {OWNER} STRATEGY file_copy".encode())
-    yield server.url(name, OWNER)
-    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+    with made(server, f"copy_{next(_numbers)}", f"TEMPLATE {template} STRATEGY file_copy") as url:
+        yield url
 
 
 @pytest_asyncio.fixture
@@ -157,13 +160,10 @@ async def sampled(server: Server, template: str) -> AsyncIterator[Database]:
 @pytest_asyncio.fixture(scope="session")
 async def moved_template(server: Server, template: str) -> AsyncIterator[str]:
     """The name of the same database after its move, dual write on, to which nobody is connected: for copies."""
-    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE moved_of_tests TEMPLATE {template} OWNER {OWNER}".encode())
-    async with Database(server.url("moved_of_tests", OWNER)) as opened:
-        assert (await runner.migrate(opened, Options(), actor="tester", clock=lambda: NOW)).success
-    yield "moved_of_tests"
-    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        connection.execute("DROP DATABASE moved_of_tests WITH (FORCE)")
+    with made(server, "moved_of_tests", f"TEMPLATE {template}") as url:
+        async with Database(url) as opened:
+            assert (await runner.migrate(opened, Options(), actor="tester", clock=lambda: NOW)).success
+        yield "moved_of_tests"
 
 
 @pytest_asyncio.fixture

@@ -41,18 +41,19 @@ async def test_who_was_killed_is_not_waited_for(ready: Database) -> None:
         assert taken.token == 2
 
 
-async def test_another_container_of_the_same_name_is_no_dead_process_of_ours(ready: Database) -> None:
-    """On the host's network containers share its name, and each has a process 1."""
+@pytest.mark.parametrize(
+    ("part", "another"),
+    [
+        ("/[0-9]+:", "/4026500000:"),  # on the host's network containers share its name, and each has a process 1
+        ("/[0-9a-f]{8}/", "/00000000/"),  # a machine of the same name
+    ],
+    ids=["container", "machine"],
+)
+async def test_another_place_of_the_same_name_has_no_dead_process_of_ours(
+    ready: Database, part: str, another: str
+) -> None:
     await killed_at_it(ready)
-    await change(ready, "UPDATE relevo.leases SET holder = regexp_replace(holder, '/[0-9]+:', '/4026500000:')")
-    with pytest.raises(LeaseHeld):
-        async with lease(ready, "work"):
-            pass
-
-
-async def test_another_machine_of_the_same_name_is_not_ours(ready: Database) -> None:
-    await killed_at_it(ready)
-    await change(ready, "UPDATE relevo.leases SET holder = regexp_replace(holder, '/[0-9a-f]{8}/', '/00000000/')")
+    await change(ready, "UPDATE relevo.leases SET holder = regexp_replace(holder, %s, %s)", [part, another])
     with pytest.raises(LeaseHeld):
         async with lease(ready, "work"):
             pass

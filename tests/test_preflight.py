@@ -20,7 +20,7 @@ from relevo.migration import preflight, runner
 from relevo.migration.mapping import DEFAULT, SourceMapping, from_settings
 from relevo.migration.preflight import Finding
 from relevo.migration.run import Options
-from tests.conftest import OWNER, change, copied
+from tests.conftest import OWNER, change, copied, made
 from tests.servers import Server
 
 
@@ -74,15 +74,12 @@ async def bare(database: Database) -> Database:
 @pytest_asyncio.fixture(scope="module")
 async def sound_template(server: Server) -> AsyncIterator[str]:
     """The name of a database with both, to which nobody is connected: for copies."""
-    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE sound_of_tests OWNER {OWNER}".encode())
-    async with Database(server.url("sound_of_tests", OWNER)) as opened:
-        await change(opened, V1)
-        await change(opened, SOUND)
-        await migrations.up(opened)
-    yield "sound_of_tests"
-    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        connection.execute("DROP DATABASE sound_of_tests WITH (FORCE)")
+    with made(server, "sound_of_tests") as url:
+        async with Database(url) as opened:
+            await change(opened, V1)
+            await change(opened, SOUND)
+            await migrations.up(opened)
+        yield "sound_of_tests"
 
 
 @pytest_asyncio.fixture

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Literal
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -24,7 +23,7 @@ from relevo.rollout import plan as plans
 from relevo.rollout.moving import CONTROLLER, move
 from relevo.rollout.plan import DEFAULT
 from relevo.rollout.state import ENDED
-from tests.conftest import OWNER, change, copied, rows, value
+from tests.conftest import change, copied, made, rows, value
 from tests.flags import row, write
 from tests.rollouts import ANA, Scene, scene
 from tests.servers import Server
@@ -201,7 +200,7 @@ def platform(server: Server, request: pytest.FixtureRequest) -> Iterator[str]:
     """The name of a database with verified tenants, to be copied; all of them fit on the flag's list, or few do."""
 
     async def make() -> None:
-        async with Database(server.url("cohorts", OWNER)) as database:
+        async with Database(url) as database:
             await migrations.up(database)
             await scene(database, verified=MOST)
             await change(
@@ -210,12 +209,10 @@ def platform(server: Server, request: pytest.FixtureRequest) -> Iterator[str]:
                     LANGUAGE sql IMMUTABLE SET search_path = '' RETURN {request.param}""",
             )
 
-    with psycopg.connect(server.url("postgres"), autocommit=True) as connection, pytest.MonkeyPatch.context() as patch:
+    with made(server, "cohorts") as url, pytest.MonkeyPatch.context() as patch:
         patch.setattr(plans, "LARGEST_LIST", request.param)
-        connection.execute(f"CREATE DATABASE cohorts OWNER {OWNER}".encode())
         asyncio.run(make())
         yield "cohorts"
-        connection.execute("DROP DATABASE cohorts WITH (FORCE)")
 
 
 def test_forwards_nobody_leaves_and_back_nobody_joins_and_somebody_leaves(server: Server, platform: str) -> None:

@@ -28,7 +28,7 @@ from relevo.rollout import controller, operating
 from relevo.rollout.moving import CONTROLLER
 from relevo.rollout.plan import DEFAULT
 from relevo.rollout.state import ENDED, TRANSITIONS, Event, State
-from tests.conftest import OWNER, change, copied, rows, value
+from tests.conftest import change, copied, made, rows, value
 from tests.flags import row, write
 from tests.rollouts import ANA, HOUR, SOURCE, Scene, every_transition_follows_the_one_before, scene
 from tests.servers import Server
@@ -410,7 +410,7 @@ def platform(server: Server) -> Iterator[str]:
     """The name of a database with verified tenants, to be copied."""
 
     async def make() -> None:
-        async with Database(server.url("walks", OWNER)) as database:
+        async with Database(url) as database:
             await migrations.up(database)
             await scene(database, verified=TENANTS)
             await change(
@@ -419,11 +419,9 @@ def platform(server: Server) -> Iterator[str]:
                    AS $$ BEGIN RAISE EXCEPTION 'killed'; END $$""",
             )
 
-    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE walks OWNER {OWNER}".encode())
+    with made(server, "walks") as url:
         asyncio.run(make())
         yield "walks"
-        connection.execute("DROP DATABASE walks WITH (FORCE)")
 
 
 def test_the_model_knows_every_arrow(server: Server, platform: str) -> None:

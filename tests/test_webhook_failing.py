@@ -25,6 +25,7 @@ from tests.commands import relevo, succeeds
 from tests.conftest import NOW, change, copied, load_sample, rows, value
 from tests.servers import Server, programs_of, running
 from tests.serving import serving
+from tests.silence import relay
 from tests.standins import Reply, StandIn, stand_in
 from tests.test_webhook import Exchange, new_call, prepared, prompt_of
 
@@ -314,3 +315,25 @@ async def test_a_new_number_is_looked_for_even_when_its_first_caller_cannot_wait
         while "new" not in known.directory.by_number_id:
             await value(database, "SELECT 1")
     assert known.directory.by_number_id["new"][0].tenant_id == line.tenant_id
+
+
+async def test_a_silent_database_is_given_up_and_asked_again(
+    moved: tuple[str, Database, list[Line]], server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relevo.webhooks.known._READ_WITHIN_S", 0.2)
+    url, _, (line, *_) = moved
+    async with (
+        relay(server.port) as wire,
+        Database(url.replace(f":{server.port}/", f":{wire.port}/")) as database,
+    ):
+        known = Known(database, lambda: NOW)
+        await value(database, "SELECT 1")  # by the connection that then falls silent
+        wire.silent = True
+        async with asyncio.timeout(4):  # the driver takes five seconds to give up
+            assert not await known.refresh()
+        wire.silent = False
+        wire.cut()
+        await known.finish()
+        monkeypatch.setattr("relevo.webhooks.known._READ_WITHIN_S", 60.0)
+        assert await known.refresh()
+        assert known.of_tenant(line.tenant_id) is not None

@@ -11,11 +11,12 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psycopg
 
 from relevo.clock import Clock
+from relevo.db.deadlines import Deadlines
 from relevo.db.pool import Connection, Database
 from relevo.errors import RelevoError
 from relevo.metrics import breakers as shared
@@ -48,7 +49,7 @@ class Breakers:
         self._rests_until: dict[Key, datetime] = {}  # decided here alone
         self._failed = asyncio.Event()
         self._taking: set[Key] = set()  # whose probe is being asked for
-        self._left: set[asyncio.Task[Any]] = set()  # too late, and not yet given up by the driver
+        self._deadlines = Deadlines()
 
     async def admit(self, key: Key) -> Passage:
         """Whether a handler may be asked now: freely, as the one probe of all processes, or not."""
@@ -135,27 +136,14 @@ class Breakers:
 
     async def finish(self) -> None:
         """Wait for what is under way."""
-        while self._left:
-            await asyncio.wait(self._left)
+        await self._deadlines.finish()
 
     async def _in_time(self, doing: Callable[[Connection], Awaitable[_T]], within_s: float) -> _T:
-        """What is done in a transaction of its own. Raises TimeoutError on time, whatever the database is at then: to
-        cancel what a server hangs on takes the driver seconds more, and a caller does not have them. While that lasts
-        nobody asks again."""
-        if self._left:
+        """What is done in a transaction of its own. Raises TimeoutError on time, and while the database is still at
+        something that came too late."""
+        if self._deadlines.missed:
             raise TimeoutError
-        task = asyncio.create_task(self._transacted(doing))
-        try:
-            done, _ = await asyncio.wait({task}, timeout=within_s)
-        finally:
-            if not task.done():
-                task.cancel()
-                self._left.add(task)
-                task.add_done_callback(self._left.discard)
-                task.add_done_callback(_ignored)
-        if not done:
-            raise TimeoutError
-        return task.result()
+        return await self._deadlines.wait(self._transacted(doing), within_s)
 
     async def _transacted(self, doing: Callable[[Connection], Awaitable[_T]]) -> _T:
         async with self._database.transaction() as connection:
@@ -200,8 +188,3 @@ class Breakers:
         self._rests_until.pop(key, None)
         if changed is not None:
             self._seen[key] = changed
-
-
-def _ignored(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled():
-        task.exception()

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import structlog
 
+from relevo.db.deadlines import Deadlines
 from relevo.errors import DatabaseUnreachable, RelevoError
 from relevo.metrics.record import Message, Standing
 
@@ -37,7 +38,7 @@ class Grouped:
         self._looking: asyncio.TimerHandle | None = None
         self._draining = 0
         self._under_way: set[asyncio.Task[None]] = set()
-        self._left: set[_Writing] = set()  # too late, and not yet given up by the driver
+        self._deadlines = Deadlines()
 
     def put(self, message: Message) -> asyncio.Future[Standing | None]:
         """The pin that stands, once the message is stored; None: the one given.
@@ -63,8 +64,9 @@ class Grouped:
 
     async def finish(self) -> None:
         """Wait for what is under way."""
-        while self._under_way or self._left:
-            await asyncio.wait({*self._under_way, *self._left})
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+        await self._deadlines.finish()
 
     async def _drain(self) -> None:
         try:
@@ -104,7 +106,7 @@ class Grouped:
     async def _stored(self, group: _Group, writing: _Writing) -> dict[str, Standing]:
         """The pins that stand; none where all have been told already."""
         try:
-            return await self._in_time(writing)
+            return await self._deadlines.wait(writing, self._within_s)
         except TimeoutError as error:
             _fail_all(group, error)
         except (RelevoError, psycopg.Error, OSError) as error:
@@ -121,26 +123,6 @@ class Grouped:
                 raise
             _log.exception("calls not stored")
         return {}
-
-    async def _in_time(self, writing: _Writing) -> dict[str, Standing]:
-        """What was written. Raises TimeoutError on time, whatever the write is at then: to cancel what a server hangs
-        on takes the driver seconds more, and a caller does not have them."""
-        try:
-            done, _ = await asyncio.wait({writing}, timeout=self._within_s)
-        finally:
-            if not writing.done():
-                writing.cancel()
-                self._left.add(writing)
-                writing.add_done_callback(self._left.discard)
-                writing.add_done_callback(_ignored)
-        if not done:
-            raise TimeoutError
-        return writing.result()
-
-
-def _ignored(task: _Writing) -> None:
-    if not task.cancelled():
-        task.exception()
 
 
 def _tell(group: _Group, standing: dict[str, Standing]) -> None:

@@ -19,6 +19,7 @@ from psycopg import AsyncCursor
 from psycopg.rows import DictRow
 
 from relevo.clock import Clock
+from relevo.db.deadlines import Deadlines
 from relevo.db.pool import Database, every, one
 from relevo.db.statements import statement
 from relevo.errors import RelevoError
@@ -30,10 +31,14 @@ from relevo.webhooks.pin import Keys
 REFRESH_EVERY_S = 5.0
 IDLE = 20  # times as long as reading the directory took, at least: on a large platform it must not become the work
 HEARD_AT_FIRST = 2_000  # configurations; whoever calls one of the others before it was heard waits for a query
+_READ_WITHIN_S = 60.0  # the directory; a database that is silent for longer is given up
+_SAID_WITHIN_S = 2.0  # to a caller who waits for it
 _AGAIN_AFTER_S = 0.5  # a stranger may be new: look, but not more often than this
 _BATCH = 200  # configurations that are asked for together
 _SLICE = 50  # rows that are taken in at a time: a caller waits for as long as they take
 _TEMPLATES = 4_000  # kept at most; each lasts a minute
+
+_AWAY = (RelevoError, psycopg.Error, TimeoutError)
 
 _log = structlog.get_logger()
 
@@ -65,6 +70,7 @@ class Known:
         self._heard: dict[str, _Heard] = {}
         self._templates: dict[tuple[str, Version, str, int], Template] = {}
         self._refreshing = asyncio.Lock()
+        self._deadlines = Deadlines()
         self._looking: asyncio.Task[None] | None = None
         self._read_at_s = float("-inf")  # of the loop's clock
         self._reading_took_s = 0.0
@@ -85,14 +91,18 @@ class Known:
         try:
             async with self._refreshing:  # whoever looks for a number waits for this, and not for the hearing
                 try:
-                    await self._read()
+                    await self._deadlines.wait(self._read(), _READ_WITHIN_S)
                 finally:
                     self._read_at_s = asyncio.get_running_loop().time()
             await self._hear(hear_at_most)
-        except (RelevoError, psycopg.Error) as error:
+        except _AWAY as error:
             _log.warning("configurations not read", error=type(error).__name__)
             return False
         return True
+
+    async def finish(self) -> None:
+        """Wait for what was given up."""
+        await self._deadlines.finish()
 
     async def look_again(self) -> None:
         """Read again because somebody asks for what is not known; not more often than makes sense. It goes on where
@@ -118,8 +128,8 @@ class Known:
     async def said(self, entry: Entry, version: Version) -> Said | None:
         """What a version says to callers of a configuration; None where it has nothing to say."""
         if not self.has_heard(entry):
-            with contextlib.suppress(RelevoError, psycopg.Error):
-                await self._listen([entry])
+            with contextlib.suppress(*_AWAY):
+                await self._deadlines.wait(self._listen([entry]), _SAID_WITHIN_S)
         if not self.has_heard(entry):
             return None
         heard = self._heard[entry.config_id]

@@ -93,3 +93,4 @@ async def webhook(database: Database, flags: Flags, settings: Settings, clock: C
             await unplaced.finish()
             await calls.finish()
             await breakers.finish()
+            await known.finish()
