@@ -269,13 +269,13 @@ class _Load:
     took_s: list[float] = field(default_factory=list)
     most: int = REQUESTS
     paced: bool = False  # they come when they come; else each connection asks again as soon as it was answered
-    idle: list[_Client] = field(default_factory=list)
+    idle: deque[_Client] = field(default_factory=deque)
     waiting: deque[float] = field(default_factory=deque)  # since when, where no connection is free
 
     def come(self, since: float) -> None:
         """One more, who has been there since then."""
         if self.idle:
-            self.idle.pop().ask(since)
+            self.idle.popleft().ask(since)  # the one unused for longest: a server hangs up on whoever is silent
         else:
             self.waiting.append(since)
 
@@ -313,6 +313,10 @@ class _Client(asyncio.Protocol):
         assert self._transport is not None
         self._missing, self._asked_at = 0, since or time.perf_counter()
         self._transport.write(self._load.next())
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        if not self._load.done.done():
+            self._load.done.set_exception(RuntimeError("the server hung up in the middle of a run"))
 
     def data_received(self, data: bytes) -> None:
         if self._missing == 0:

@@ -6,8 +6,8 @@ No session settings, no prepared statements, no session locks: what a transactio
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Literal
 
 import psycopg
@@ -17,6 +17,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from relevo.db.statements import statement
+from relevo.db.wire import Values, Wire
 from relevo.errors import (
     ConfigurationError,
     DatabaseRefused,
@@ -64,6 +65,7 @@ class Database:
         self.url = url
         self._wait_s = wait_s
         self._must_answer = must_answer
+        self._wires: list[Wire] = []  # those that nobody uses
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
             connection_class=AsyncConnection[DictRow],
@@ -88,6 +90,8 @@ class Database:
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
+        while self._wires:
+            await self._wires.pop().close()
         await self._pool.close()
 
     @property
@@ -125,11 +129,18 @@ class Database:
                 pass
             return await cursor.fetchall()
 
-    async def brief(self, query: sql.Composed, params: Mapping[str, Any]) -> list[DictRow]:
-        """All rows of one statement that is a transaction of its own, is done at once, and gives the same whatever the
-        session is set to: JSON and plain text, whose names are qualified. It sets nothing, which costs more than it."""
-        async with self._connection() as connection:
-            return await every(connection, query, params)
+    async def brief(self, query: str, *values: str) -> list[Values]:
+        """All rows, as text, of one statement that is a transaction of its own, is done at once, and gives the same
+        whatever the session is set to: JSON and plain text, whose names are qualified. It sets nothing, which costs
+        more than it, and its values go to its $1, $2, … on a connection that is kept for such."""
+        with self._failures_named():
+            whole = [wire for wire in self._wires if not wire.broken]
+            wire, self._wires = (whole[0], whole[1:]) if whole else (Wire(await self._connect()), [])
+            try:
+                return await wire.ask(query.encode(), *values)
+            finally:
+                if not wire.broken:
+                    self._wires.append(wire)
 
     async def together(self, *asked: Asked) -> list[list[DictRow]]:
         """The rows of some statements that only read and see one moment, in one round trip; like ``alone``."""
@@ -151,10 +162,16 @@ class Database:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
-        """One of the pool's connections; the database's failures leave as ours where better words are known."""
-        try:
+        """One of the pool's connections."""
+        with self._failures_named():
             async with self._pool.connection() as connection:
                 yield connection
+
+    @contextmanager
+    def _failures_named(self) -> Iterator[None]:
+        """The database's failures leave as ours where better words are known."""
+        try:
+            yield
         except PoolTimeout as error:
             raise DatabaseUnreachable(
                 f"no connection to {self.place} within {self._wait_s:g} s", fix="check that the database is up"

@@ -14,10 +14,10 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from psycopg.rows import DictRow
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from relevo.db.pool import Connection, Database, every, one
-from relevo.db.statements import statement
+from relevo.db.statements import statement, statements
 
 Version = Literal["v1", "v2"]
 BATCH = 60
@@ -79,8 +79,9 @@ async def pin(database: Database, pins: Iterable[Message]) -> dict[str, Standing
     spent here, all calls wait.
     """
     told = to_json([{name: getattr(each, name) for name in _PINNED} for each in pins]).decode()
-    rows = await database.brief(statement("metrics", "pin_calls"), {"pins": told})
-    return _by_call({**row["pin"], "decided_at": datetime.fromisoformat(row["pin"]["decided_at"])} for row in rows)
+    rows = await database.brief(statements("metrics")["pin_calls"], told)
+    standing = [from_json(pin) for (pin,) in rows if pin is not None]
+    return _by_call({**pin, "decided_at": datetime.fromisoformat(pin["decided_at"])} for pin in standing)
 
 
 async def record(connection: Connection, messages: Iterable[Message]) -> dict[str, Standing]:

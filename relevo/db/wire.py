@@ -1,0 +1,108 @@
+"""A connection that is kept, for one statement at a time whose answer somebody waits for on the telephone.
+
+It speaks through libpq itself: what a pool, a cursor and the adaptation of types take of one statement is more than
+half a millisecond where nothing else goes on, and all of it before the caller hears anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import psycopg
+from psycopg.errors import error_from_result
+from psycopg.pq import ExecStatus
+from psycopg.pq.abc import PGresult
+
+Values = tuple[bytes | None, ...]
+_GIVEN_UP_S = 5.0  # that the server has to hear that nobody waits any more
+_DONE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
+
+
+class Wire:
+    """A connection of its own. Its user sees to it that nobody else asks while a statement is under way."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self._connection, self._libpq = connection, connection.pgconn
+        self._loop, self._socket = asyncio.get_running_loop(), connection.pgconn.socket
+        self._answer: asyncio.Future[list[PGresult]] | None = None
+        self._results: list[PGresult] = []
+        self._loop.add_reader(self._socket, self._read)
+
+    @property
+    def broken(self) -> bool:
+        """Whether it can be asked no more: the server hung up, or an answer was not waited for."""
+        return self._connection.closed
+
+    async def ask(self, query: bytes, *values: str) -> list[Values]:
+        """The rows of one statement with positional parameters, as text, in a transaction of its own.
+
+        Raises what the server raised. Whoever is cancelled meanwhile takes the connection with them, and the statement
+        if the server hears of it.
+        """
+        self._answer, self._results = self._loop.create_future(), []
+        try:
+            self._libpq.send_query_params(query, [value.encode() for value in values])
+            self._flush()
+            (result,) = await self._answer
+        except asyncio.CancelledError:
+            await self._give_up()
+            raise
+        finally:
+            self._answer = None
+        if result.status not in _DONE:
+            raise error_from_result(result)
+        columns = range(result.nfields)
+        return [tuple(result.get_value(row, column) for column in columns) for row in range(result.ntuples)]
+
+    async def close(self) -> None:
+        """Hang up."""
+        self._forget()
+        await self._connection.close()
+
+    def _flush(self) -> None:
+        """Send what the socket takes, and the rest when it takes more."""
+        try:
+            left = self._libpq.flush()
+        except psycopg.Error as error:
+            self._lost(error)
+            return
+        if left:
+            self._loop.add_writer(self._socket, self._flush)
+        else:
+            self._loop.remove_writer(self._socket)
+
+    def _read(self) -> None:
+        try:
+            self._libpq.consume_input()
+            while not self._libpq.is_busy():
+                result = self._libpq.get_result()
+                if result is None:
+                    break
+                self._results.append(result)
+            else:
+                return
+        except psycopg.Error as error:
+            self._lost(error)
+            return
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(self._results)
+
+    def _lost(self, error: psycopg.Error) -> None:
+        self._forget()
+        self._libpq.finish()
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+
+    def _forget(self) -> None:
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+
+    async def _give_up(self) -> None:
+        self._forget()
+        try:
+            await self._connection.cancel_safe(timeout=_GIVEN_UP_S)
+        except psycopg.Error:
+            pass  # a server that does not hear this does not hear that we hang up either
+        finally:
+            self._libpq.finish()
