@@ -2,7 +2,7 @@
 SELECT * FROM relevo.pins_of(%(call_ids)s::text[])
 
 -- pin_calls --
-SELECT to_jsonb(standing) AS pin FROM relevo.pin_calls($1::jsonb) AS standing
+SELECT relevo.pin_calls($1::jsonb) AS pin
 
 -- record_messages --
 SELECT * FROM relevo.record_messages(%(messages)s::jsonb)
