@@ -27,6 +27,7 @@ class Wire:
         self._loop, self._socket = asyncio.get_running_loop(), connection.pgconn.socket
         self._answer: asyncio.Future[list[PGresult]] | None = None
         self._results: list[PGresult] = []
+        self._sending = False
         self._loop.add_reader(self._socket, self._read)
 
     @property
@@ -63,14 +64,15 @@ class Wire:
     def _flush(self) -> None:
         """Send what the socket takes, and the rest when it takes more."""
         try:
-            left = self._libpq.flush()
+            left = bool(self._libpq.flush())
         except psycopg.Error as error:
             self._lost(error)
             return
-        if left:
+        if left and not self._sending:
             self._loop.add_writer(self._socket, self._flush)
-        else:
+        elif self._sending and not left:
             self._loop.remove_writer(self._socket)
+        self._sending = left
 
     def _read(self) -> None:
         try:

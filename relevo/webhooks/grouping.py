@@ -8,22 +8,24 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import psycopg
 import structlog
 
-from relevo.db.deadlines import Deadlines
 from relevo.errors import DatabaseUnreachable, RelevoError
 from relevo.metrics.record import Message, Standing
 
 _MOST_WAITING = 20_000
 _LOOKS_EVERY_S = 0.02  # for whoever has waited long enough: a timer for each message would cost more than it
 
+_FORESEEN = (RelevoError, psycopg.Error, OSError)
+
 _log = structlog.get_logger()
 
 Write = Callable[[Sequence[Message]], Coroutine[Any, Any, dict[str, Standing]]]
-_Group = list[tuple[Message, asyncio.Future[Standing | None]]]
+_Put = tuple[Message, asyncio.Future[Standing | None]]
 _Writing = asyncio.Task[dict[str, Standing]]
 
 
@@ -33,12 +35,12 @@ class Grouped:
 
     def __init__(self, write: Write, *, most: int, at_once: int, within_s: float) -> None:
         self._write, self._most, self._at_once, self._within_s = write, most, at_once, within_s
-        self._waiting: deque[tuple[Message, asyncio.Future[Standing | None]]] = deque()
+        self._waiting: deque[_Put] = deque()
+        self._alone: deque[_Put] = deque()  # were in a group of which one, nobody knows which, could not be written
         self._due: deque[tuple[float, asyncio.Future[Standing | None]]] = deque()  # by when each is told, come what may
         self._looking: asyncio.TimerHandle | None = None
-        self._draining = 0
-        self._under_way: set[asyncio.Task[None]] = set()
-        self._deadlines = Deadlines()
+        self._under_way: set[_Writing] = set()
+        self._given_up: set[_Writing] = set()  # and not ended yet: the driver takes its time with a silent server
 
     def put(self, message: Message) -> asyncio.Future[Standing | None]:
         """The pin that stands, once the message is stored; None: the one given.
@@ -55,37 +57,61 @@ class Grouped:
         self._due.append((due, done))
         if self._looking is None:
             self._looking = loop.call_at(due, self._look)
-        if self._draining < self._at_once:
-            self._draining += 1
-            task = asyncio.create_task(self._drain())
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+        self._begin()
         return done
 
     async def finish(self) -> None:
         """Wait for what is under way."""
-        while self._under_way:
-            await asyncio.wait(self._under_way)
-        await self._deadlines.finish()
+        while self._under_way or self._given_up:
+            await asyncio.wait(self._under_way | self._given_up)
 
-    async def _drain(self) -> None:
-        try:
-            begun = self._begin()
-            while begun is not None:
-                group, writing = begun
-                standing = await self._stored(group, writing)
-                begun = self._begin()  # first: the database is at the next ones while these are answered
-                _tell(group, standing)
-        finally:
-            self._draining -= 1  # at once: a task that is as good as over takes nothing more
+    def _begin(self) -> None:
+        """Have those written who wait, if there is room. By callbacks: a task that waits for another costs as much as
+        the statement."""
+        if not (self._alone or self._waiting) or len(self._under_way) >= self._at_once:
+            return
+        group: list[_Put] = []
+        writing = asyncio.create_task(self._written(group))
+        self._under_way.add(writing)
+        late = asyncio.get_running_loop().call_later(self._within_s, self._give_up, group, writing)
+        writing.add_done_callback(partial(self._end, group, late))
 
-    def _begin(self) -> tuple[_Group, _Writing] | None:
-        group: _Group = []
-        while self._waiting and len(group) < self._most:
-            each = self._waiting.popleft()
+    async def _written(self, group: list[_Put]) -> dict[str, Standing]:
+        """Write those who wait by now, without those who have been told that it takes too long. Who they are, ``group``
+        is told."""
+        source, most = (self._alone, 1) if self._alone else (self._waiting, self._most)
+        while source and len(group) < most:
+            each = source.popleft()
             if not _was_late(each[1]):
                 group.append(each)
-        return (group, self._writing(group)) if group else None
+        return await self._write([message for message, _ in group]) if group else {}
+
+    def _end(self, group: list[_Put], late: asyncio.TimerHandle, writing: _Writing) -> None:
+        late.cancel()
+        self._given_up.discard(writing)
+        error = _error_of(writing)
+        if writing not in self._under_way:
+            return
+        self._under_way.discard(writing)
+        if error is None:
+            self._begin()  # first: the database is at the next ones while these are answered
+            _tell(group, writing.result())
+        elif len(group) > 1 and isinstance(error, psycopg.Error | OSError):  # one of them may be to blame
+            self._alone.extend(group)
+            self._begin()
+        else:
+            surprise = None if isinstance(error, _FORESEEN) else error
+            _log.error("calls not stored", calls=len(group), error=type(error).__name__, exc_info=surprise)
+            _fail_all(group, error)
+            if not writing.cancelled():  # as when all is
+                self._begin()
+
+    def _give_up(self, group: list[_Put], writing: _Writing) -> None:
+        self._under_way.discard(writing)
+        self._given_up.add(writing)
+        writing.cancel()
+        _fail_all(group, TimeoutError())
+        self._begin()
 
     def _look(self) -> None:
         """Tell those who have waited long enough."""
@@ -100,38 +126,22 @@ class Grouped:
         again = max(self._due[0][0], loop.time() + _LOOKS_EVERY_S) if self._due else None
         self._looking = loop.call_at(again, self._look) if again is not None else None
 
-    def _writing(self, group: _Group) -> _Writing:
-        return asyncio.create_task(self._write([message for message, _ in group]))
 
-    async def _stored(self, group: _Group, writing: _Writing) -> dict[str, Standing]:
-        """The pins that stand; none where all have been told already."""
-        try:
-            return await self._deadlines.wait(writing, self._within_s)
-        except TimeoutError as error:
-            _fail_all(group, error)
-        except (RelevoError, psycopg.Error, OSError) as error:
-            if len(group) > 1 and not isinstance(error, RelevoError):  # one of them, not the database, may be to blame
-                for each in group:
-                    if not _was_late(each[1]):
-                        _tell([each], await self._stored([each], self._writing([each])))
-                return {}
-            _log.error("calls not stored", calls=len(group), error=type(error).__name__)
-            _fail_all(group, error)
-        except BaseException as error:
-            _fail_all(group, DatabaseUnreachable("stopped before it was stored", fix="send it again"))
-            if not isinstance(error, Exception):
-                raise
-            _log.exception("calls not stored")
-        return {}
+def _error_of(writing: _Writing) -> Exception | None:
+    if not writing.cancelled():
+        error = writing.exception()
+        if error is None or isinstance(error, Exception):
+            return error
+    return DatabaseUnreachable("stopped before it was stored", fix="send it again")
 
 
-def _tell(group: _Group, standing: dict[str, Standing]) -> None:
+def _tell(group: list[_Put], standing: dict[str, Standing]) -> None:
     for message, done in group:
         if not done.done():
             done.set_result(standing.get(message.call_id))
 
 
-def _fail_all(group: _Group, error: Exception) -> None:
+def _fail_all(group: list[_Put], error: Exception) -> None:
     for _, done in group:
         _fail(done, error)
 
