@@ -168,6 +168,10 @@ class VapiRefused(Refused):
     """Vapi's own API answers, and says no."""
 
 
+class VapiKeyRefused(VapiRefused):
+    """Vapi's own API says no to the key, and so to whatever else is asked with it."""
+
+
 class MoveFailed(RelevoError):
     """The move ended without success; what it wrote is either undone or resumable, as said."""
 

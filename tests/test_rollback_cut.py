@@ -162,7 +162,7 @@ async def test_what_vapi_does_not_do_is_left_and_said(ready: Database, vapi: tup
     assert await rows(ready, "SELECT FROM relevo.audit_log WHERE action = 'call.cut'") == []
 
 
-@pytest.mark.parametrize("status", [400, 429, 500])
+@pytest.mark.parametrize("status", [400, 403, 429, 500])
 async def test_what_vapi_refuses_of_one_call_leaves_no_other(
     ready: Database, vapi: tuple[StandIn, Account], status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +181,19 @@ async def test_what_vapi_refuses_of_one_call_leaves_no_other(
         "call-1": "left", "call-2": "ended", "call-3": "ended"
     }  # fmt: skip
     assert f"answers {status} to GET" in (found["call-1"].why or "")
+
+
+async def test_a_key_that_vapi_refuses_is_not_shown_to_it_for_every_call(
+    ready: Database, vapi: tuple[StandIn, Account], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cutting, "AT_ONCE", 1)  # the others come after it
+    running, _account = vapi
+    running.answering = lambda _request: Reply(401)  # as to a key of yesterday
+    await talking(ready)
+    await levels.all_back(ready, ANA, system_clock)
+    found = await cut(ready, running.url)
+    assert {each.why for each in found.values()} == {"Vapi refuses the API key"}
+    assert (len(found), len(running.received)) == (3, 1)
 
 
 async def test_without_vapi_every_call_is_left_after_one_attempt(ready: Database) -> None:

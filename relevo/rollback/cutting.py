@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 from relevo.clock import Clock
 from relevo.db.pool import Database, every
 from relevo.db.statements import statement
-from relevo.errors import RelevoError, VapiRefused, VapiUnreachable
+from relevo.errors import RelevoError, VapiKeyRefused, VapiRefused, VapiUnreachable
 from relevo.flags.writing import Author
 from relevo.rollback.levels import LONGEST_CALL
 from relevo.webhooks.answers import APOLOGY, APOLOGY_BEFORE_TRANSFER, transfer_to
@@ -53,7 +53,7 @@ async def cut(
 
 
 class _Cutter:
-    """Speaks with Vapi of one call after the other, until Vapi is found to be away."""
+    """Speaks with Vapi of one call after the other, until it is found that Vapi does not speak with us."""
 
     def __init__(self, database: Database, vapi: Vapi | None, author: Author) -> None:
         self._database, self._vapi, self._author = database, vapi, author
@@ -73,8 +73,8 @@ class _Cutter:
             return "left", self._away
         try:
             known = await self._vapi.call(call["call_id"])
-        except VapiUnreachable as error:
-            self._away = str(error)  # it would be the same for each, after ten seconds each
+        except (VapiUnreachable, VapiKeyRefused) as error:
+            self._away = str(error)  # it would be the same for each, maybe after ten seconds each
             return "left", self._away
         except VapiRefused as error:  # of this one; a refusal comes at once, so the others may be asked
             return "left", str(error)

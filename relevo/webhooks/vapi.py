@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 from pydantic_core import from_json
 
-from relevo.errors import VapiRefused, VapiUnreachable
+from relevo.errors import VapiKeyRefused, VapiRefused, VapiUnreachable
 
 WITHIN_S = 10.0
 _PAGE = 1_000  # numbers; Vapi gives no more at once
@@ -86,8 +86,8 @@ class Vapi:
         status, answer = await self._send(method, self._url + path, body)
         if status == 404 and missing_is_none:
             return None
-        if status in (401, 403):
-            raise VapiRefused("Vapi refuses the API key", fix="set RELEVO_VAPI_API_KEY to a private key")
+        if status == 401:
+            raise VapiKeyRefused("Vapi refuses the API key", fix="set RELEVO_VAPI_API_KEY to a private key")
         if not 200 <= status < 300:
             raise VapiRefused(f"Vapi answers {status} to {method} {path}", fix="see Vapi's dashboard")
         try:
