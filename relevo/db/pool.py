@@ -134,13 +134,23 @@ class Database:
         whatever the session is set to: JSON and plain text, whose names are qualified. It sets nothing, which costs
         more than it, and its values go to its $1, $2, … on a connection that is kept for such."""
         with self._failures_named():
-            whole = [wire for wire in self._wires if not wire.broken]
-            wire, self._wires = (whole[0], whole[1:]) if whole else (Wire(await self._connect()), [])
+            wire = await self._wire()
             try:
                 return await wire.ask(query.encode(), *values)
             finally:
-                if not wire.broken:
+                if wire.broken:
+                    await wire.close()
+                else:
                     self._wires.append(wire)
+
+    async def _wire(self) -> Wire:
+        """One that nobody uses and whose server has not hung up; else a new one."""
+        while self._wires:
+            wire = self._wires.pop()
+            if not wire.broken:
+                return wire
+            await wire.close()
+        return Wire(await self._connect())
 
     async def together(self, *asked: Asked) -> list[list[DictRow]]:
         """The rows of some statements that only read and see one moment, in one round trip; like ``alone``."""

@@ -28,6 +28,7 @@ class Wire:
         self._answer: asyncio.Future[list[PGresult]] | None = None
         self._results: list[PGresult] = []
         self._sending = False
+        self._watched = True
         self._loop.add_reader(self._socket, self._read)
 
     @property
@@ -57,7 +58,7 @@ class Wire:
         return [tuple(result.get_value(row, column) for column in columns) for row in range(result.ntuples)]
 
     async def close(self) -> None:
-        """Hang up."""
+        """Hang up; as often as one likes."""
         self._forget()
         await self._connection.close()
 
@@ -97,8 +98,11 @@ class Wire:
             self._answer.set_exception(error)
 
     def _forget(self) -> None:
-        self._loop.remove_reader(self._socket)
-        self._loop.remove_writer(self._socket)
+        """Watch no more; once, for a number that is free may be another connection's by then."""
+        if self._watched:
+            self._watched = False
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
 
     async def _give_up(self) -> None:
         self._forget()
