@@ -26,7 +26,7 @@ _log = structlog.get_logger()
 
 Write = Callable[[Sequence[Message]], Coroutine[Any, Any, dict[str, Standing]]]
 _Put = tuple[Message, asyncio.Future[Standing | None]]
-_Writing = asyncio.Task[dict[str, Standing]]
+_Writing = asyncio.Task[None]
 
 
 class Grouped:
@@ -76,27 +76,29 @@ class Grouped:
         late = asyncio.get_running_loop().call_later(self._within_s, self._give_up, group, writing)
         writing.add_done_callback(partial(self._end, group, late))
 
-    async def _written(self, group: list[_Put]) -> dict[str, Standing]:
-        """Write those who wait by now, without those who have been told that it takes too long. Who they are, ``group``
-        is told."""
+    async def _written(self, group: list[_Put]) -> None:
+        """Write those who wait by now, without those who have been told that it takes too long, and tell them. Who they
+        are, ``group`` is told."""
         source, most = (self._alone, 1) if self._alone else (self._waiting, self._most)
         while source and len(group) < most:
             each = source.popleft()
             if not _was_late(each[1]):
                 group.append(each)
-        return await self._write([message for message, _ in group]) if group else {}
+        standing = await self._write([message for message, _ in group]) if group else {}
+        writing = asyncio.current_task()
+        if writing in self._under_way:
+            self._under_way.discard(writing)
+            self._begin()  # first: the database is at the next ones while these are answered
+            _tell(group, standing)
 
     def _end(self, group: list[_Put], late: asyncio.TimerHandle, writing: _Writing) -> None:
         late.cancel()
         self._given_up.discard(writing)
         error = _error_of(writing)
-        if writing not in self._under_way:
+        if writing not in self._under_way or error is None:
             return
         self._under_way.discard(writing)
-        if error is None:
-            self._begin()  # first: the database is at the next ones while these are answered
-            _tell(group, writing.result())
-        elif len(group) > 1 and isinstance(error, psycopg.Error | OSError):  # one of them may be to blame
+        if len(group) > 1 and isinstance(error, psycopg.Error | OSError):  # one of them may be to blame
             self._alone.extend(group)
             self._begin()
         else:
