@@ -28,13 +28,17 @@ class Deadlines:
             done, _ = await asyncio.wait({task}, timeout=within_s)
         finally:
             if not task.done():
-                task.cancel()
-                self._left.add(task)
-                task.add_done_callback(self._left.discard)
-                task.add_done_callback(_ignored)
+                self.give_up(task)
         if not done:
             raise TimeoutError
         return task.result()
+
+    def give_up(self, task: asyncio.Task[Any]) -> None:
+        """Wait for it no more, whatever it is at."""
+        task.cancel()
+        self._left.add(task)
+        task.add_done_callback(self._left.discard)
+        task.add_done_callback(_ignored)
 
     async def finish(self) -> None:
         """Wait until the driver has given up what came too late."""

@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 import structlog
 
+from relevo.db.deadlines import Deadlines
 from relevo.errors import DatabaseUnreachable, RelevoError
 from relevo.metrics.record import Message, Standing
 
@@ -21,7 +22,6 @@ _MOST_WAITING = 20_000
 _LOOKS_EVERY_S = 0.02  # for whoever has waited long enough: a timer for each message would cost more than it
 
 _FORESEEN = (RelevoError, psycopg.Error, OSError)
-
 _log = structlog.get_logger()
 
 Write = Callable[[Sequence[Message]], Coroutine[Any, Any, dict[str, Standing]]]
@@ -40,7 +40,7 @@ class Grouped:
         self._due: deque[tuple[float, asyncio.Future[Standing | None]]] = deque()  # by when each is told, come what may
         self._looking: asyncio.TimerHandle | None = None
         self._under_way: set[_Writing] = set()
-        self._given_up: set[_Writing] = set()  # and not ended yet: the driver takes its time with a silent server
+        self._deadlines = Deadlines()
 
     def put(self, message: Message) -> asyncio.Future[Standing | None]:
         """The pin that stands, once the message is stored; None: the one given.
@@ -62,8 +62,9 @@ class Grouped:
 
     async def finish(self) -> None:
         """Wait for what is under way."""
-        while self._under_way or self._given_up:
-            await asyncio.wait(self._under_way | self._given_up)
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+        await self._deadlines.finish()
 
     def _begin(self) -> None:
         """Have those written who wait, if there is room. By callbacks: a task that waits for another costs as much as
@@ -93,12 +94,12 @@ class Grouped:
 
     def _end(self, group: list[_Put], late: asyncio.TimerHandle, writing: _Writing) -> None:
         late.cancel()
-        self._given_up.discard(writing)
-        error = _error_of(writing)
-        if writing not in self._under_way or error is None:
+        if writing not in self._under_way:  # all is told, or it was given up
             return
         self._under_way.discard(writing)
-        if len(group) > 1 and isinstance(error, psycopg.Error | OSError):  # one of them may be to blame
+        error = _error_of(writing)
+        late_itself = isinstance(error, TimeoutError)  # which is an OSError, and nobody's own
+        if len(group) > 1 and isinstance(error, psycopg.Error | OSError) and not late_itself:  # one may be to blame
             self._alone.extend(group)
             self._begin()
         else:
@@ -110,8 +111,7 @@ class Grouped:
 
     def _give_up(self, group: list[_Put], writing: _Writing) -> None:
         self._under_way.discard(writing)
-        self._given_up.add(writing)
-        writing.cancel()
+        self._deadlines.give_up(writing)
         _fail_all(group, TimeoutError())
         self._begin()
 
@@ -129,11 +129,9 @@ class Grouped:
         self._looking = loop.call_at(again, self._look) if again is not None else None
 
 
-def _error_of(writing: _Writing) -> Exception | None:
-    if not writing.cancelled():
-        error = writing.exception()
-        if error is None or isinstance(error, Exception):
-            return error
+def _error_of(writing: _Writing) -> Exception:
+    if not writing.cancelled() and isinstance(error := writing.exception(), Exception):
+        return error
     return DatabaseUnreachable("stopped before it was stored", fix="send it again")
 
 
