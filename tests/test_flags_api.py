@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -262,9 +262,12 @@ async def test_a_busy_pooler_that_passes_for_a_session_gives_itself_away(
     monkeypatch.setattr(reader, "LOOK_EVERY_S", 0.05)
     with pooling(server, OWNER) as port:
         pooled = database_url.replace(f":{server.port}/", f":{port}/")
-        async with Flags(pooled) as flags, await psycopg.AsyncConnection.connect(pooled) as other:
+        async with Flags(pooled) as flags, AsyncExitStack() as busy:
             assert flags.state.mode == "listen"
-            await other.execute("SELECT 1")  # takes the server connection that listens, and keeps it
+            taken = False
+            while not taken:  # the server connection that listens, which may be looking at this very moment
+                other = await busy.enter_async_context(await psycopg.AsyncConnection.connect(pooled))
+                taken = bool(await (await other.execute("SELECT pg_listening_channels()")).fetchall())
             assert "RELEVO_DIRECT_URL" in str((await until(flags, lambda state: state.mode == "poll")).why)
     assert await version(ready) == 1
 
