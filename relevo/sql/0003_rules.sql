@@ -268,7 +268,7 @@ BEGIN
     low_confidence := %5$s;
     %6$s
     IF %8$s THEN
-        cut := relevo.find_instructions(said, folded, %9$L);
+        cut := relevo.find_instructions(said, folded, shifted, %9$L);
         truncated := coalesce(octet_length(cut.instructions) > 1000 AND char_length(cut.instructions) > 1000, false);
         instructions := CASE WHEN truncated THEN left(cut.instructions, 1000) ELSE cut.instructions END;
         section := coalesce('{"heading": "' || cut.heading || '", "place": ' || cut.place

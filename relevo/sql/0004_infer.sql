@@ -85,12 +85,11 @@ END $$;
 
 -- The special instructions of a prompt: below the first heading, in order of preference, that has anything
 -- below it; up to the next "##" or the end.
-CREATE FUNCTION relevo.find_instructions(prompt text, folded text, headings text[],
+CREATE FUNCTION relevo.find_instructions(prompt text, folded text, shifted boolean, headings text[],
                                          OUT instructions text, OUT heading text,
                                          OUT place integer, OUT until integer)  -- of heading and section
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = '' AS $$
 DECLARE
-    shifted boolean := char_length(folded) <> char_length(prompt);
     marks   integer[];
     below   integer;  -- where the text below the heading begins
     start   text COLLATE "C";  -- of that text: trimming costs as much as it is given
