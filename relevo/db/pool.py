@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, LiteralString
 
 import psycopg
 from psycopg import AsyncClientCursor, AsyncConnection, errors, sql
@@ -52,6 +52,9 @@ _ALWAYS = """
     SET LOCAL client_connection_check_interval = '2s';
     SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0;
 """
+
+
+_NONE: Mapping[LiteralString, LiteralString] = {}
 
 
 class Database:
@@ -101,22 +104,31 @@ class Database:
 
     @asynccontextmanager
     async def transaction(
-        self, *, read_only: bool = False, snapshot: bool = False, durable: bool = True, patient: bool = False
+        self,
+        *,
+        read_only: bool = False,
+        snapshot: bool = False,
+        durable: bool = True,
+        patient: bool = False,
+        settings: Mapping[LiteralString, LiteralString] = _NONE,
     ) -> AsyncIterator[Connection]:
         """One transaction, on one connection, committed at the end of the block.
 
         ``snapshot``: every statement sees the same moment. ``durable`` False: the commit does not wait for the
         disk; only for work that a crash may undo as a whole, because a cursor committed with it starts it again.
-        ``patient``: a lock that others hold is waited for but briefly; see relevo.db.patience.
+        ``patient``: a lock that others hold is waited for but briefly; see relevo.db.patience. ``settings``: more that
+        the transaction sets for itself, written by us.
         """
-        async with self._connection() as connection, connection.transaction():
-            opening = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;" if snapshot else ""
-            opening += "SET TRANSACTION READ ONLY;" if read_only else ""
-            opening += _ALWAYS
-            opening += "" if durable else "SET LOCAL synchronous_commit = off;"
-            opening += f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}';" if patient else ""
+        opening = "BEGIN"
+        opening += " ISOLATION LEVEL REPEATABLE READ" if snapshot else ""
+        opening += " READ ONLY;" if read_only else ";"
+        local = {} if durable else {"synchronous_commit": "off"}
+        local |= {"lock_timeout": LOCK_TIMEOUT} if patient else {}
+        opening += _ALWAYS + "".join(f"SET LOCAL {name} = '{value}';" for name, value in {**local, **settings}.items())
+        async with self._connection() as connection:  # which rolls back whatever is not committed
             await connection.execute(opening.encode())
             yield connection
+            await connection.commit()
 
     async def alone(self, query: sql.Composed, params: Mapping[str, Any]) -> list[DictRow]:
         """All rows of one statement that is a transaction of its own: one round trip, where a transaction takes four.

@@ -6,7 +6,7 @@ With several workers each has a range of keys and a cursor of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +23,10 @@ from relevo.migration.run import Work
 from relevo.migration.throttle import Throttle
 
 STEP = "configurations"
+# v1 is held while v2 is derived from it: the mirror would only find that they are equal.
+_UNMIRRORED = {"relevo.mirror": "off"}
+_OF_A_ROW = (psycopg.DataError, psycopg.IntegrityError, errors.RaiseException)
+"""What it looks like when the database does not take one of the rows."""
 
 
 @dataclass(slots=True)
@@ -48,6 +52,12 @@ class Counts:
         self.migrated += batch["migrated"]
         self.quarantined += batch["quarantined"]
         self.finished = batch["seen"] == 0
+
+
+_How = Callable[
+    [Connection, sql.Composed, Work, Counts, str | None, int],
+    Coroutine[Any, Any, dict[str, Any]],
+]
 
 
 async def run(work: Work) -> Counts:
@@ -86,15 +96,22 @@ async def _work_through(
         await throttle.yield_to_others()
         async for attempt in patiently(work.emit, "configurations are locked by others"):
             with attempt:
-                async with work.database.transaction(durable=False, patient=True) as connection:
-                    # v1 is held while v2 is derived from it: the mirror would only find that they are equal.
-                    await connection.execute(statement("mirror", "off"), {})
-                    batch = await _batch(connection, query, work, counts, counts.after, work.run.batch_size)
-                    after = Counts(**asdict(counts))
-                    after.add(batch)
-                    await work.save(connection, STEP, asdict(after), worker=number, finished=after.finished)
+                try:
+                    batch = await _moved(work, number, counts, query, _copy)
+                except _OF_A_ROW:
+                    batch = await _moved(work, number, counts, query, _halved)
                 counts.add(batch)
         report()
+
+
+async def _moved(work: Work, number: int, counts: Counts, query: sql.Composed, how: _How) -> dict[str, Any]:
+    """Copy one batch, in one transaction with the cursor that comes after it."""
+    async with work.database.transaction(durable=False, patient=True, settings=_UNMIRRORED) as connection:
+        batch = await how(connection, query, work, counts, counts.after, work.run.batch_size)
+        after = Counts(**asdict(counts))
+        after.add(batch)
+        await work.save(connection, STEP, asdict(after), worker=number, finished=after.finished)
+    return batch
 
 
 async def _prepare(work: Work) -> int:
@@ -132,19 +149,19 @@ async def _divide(work: Work) -> list[Counts]:
     return workers
 
 
-async def _batch(
+async def _halved(
     connection: Connection, query: sql.Composed, work: Work, counts: Counts, after: str | None, size: int
 ) -> dict[str, Any]:
-    """Copy up to ``size`` configurations after a key. A row that the database will not take is found by halving
-    the batch, and set aside alone."""
+    """Copy up to ``size`` configurations after a key, among which the database may not take one: that is found by
+    halving the batch, and set aside alone."""
     try:
         async with connection.transaction():
             return await _copy(connection, query, work, counts, after, size)
-    except (psycopg.DataError, psycopg.IntegrityError, errors.RaiseException) as error:
+    except _OF_A_ROW as error:
         if size == 1:
             return await _set_aside(connection, work, after, error)
-    first = await _batch(connection, query, work, counts, after, size // 2)
-    rest = await _batch(connection, query, work, counts, first["last"] or after, size - size // 2)
+    first = await _halved(connection, query, work, counts, after, size // 2)
+    rest = await _halved(connection, query, work, counts, first["last"] or after, size - size // 2)
     return {
         "last": rest["last"] or first["last"],
         **{count: first[count] + rest[count] for count in ("seen", "migrated", "quarantined")},
