@@ -9,7 +9,8 @@ import pytest
 
 from relevo.db.pool import Database
 from relevo.errors import DatabaseUnreachable
-from tests.conftest import made, rows, value
+from tests.conftest import OWNER, made, rows, value
+from tests.poolers import PGBOUNCER, pooling
 from tests.servers import Server
 from tests.silence import relay
 
@@ -53,6 +54,37 @@ async def test_much_is_sent_piece_by_piece(database: Database) -> None:
 async def test_much_is_received_piece_by_piece(database: Database) -> None:
     ((much,),) = await database.brief("SELECT repeat('x', $1::integer)", str(LARGER_THAN_A_SOCKET_TAKES))
     assert len(much or b"") == LARGER_THAN_A_SOCKET_TAKES
+
+
+async def test_a_server_keeps_what_it_is_asked_ready(database: Database) -> None:
+    for _ in range(3):
+        await who(database)
+    kept = "SELECT string_agg(statement || ' ' || name, ', ' ORDER BY name) FROM pg_prepared_statements"
+    assert await database.brief(kept) == [(f"{WHO} relevo_0, {kept} relevo_1".encode(),)]
+
+
+@pytest.mark.skipif(not PGBOUNCER.exists(), reason="pgbouncer is not installed: apt-get install pgbouncer")
+async def test_behind_a_pooler_nothing_is_kept_ready(server: Server, database_url: str) -> None:
+    with pooling(server, OWNER) as port:
+        async with Database(database_url.replace(f":{server.port}/", f":{port}/")) as pooled:
+            backends = {await who(pooled)}
+            async with pooled.transaction() as other:  # takes the server process, so that another answers
+                await other.execute("SELECT 1")
+                backends.add(await who(pooled))
+            assert len(backends) == 2
+            assert await pooled.brief("SELECT count(*)::text FROM pg_prepared_statements") == [(b"0",)]
+
+
+async def test_what_an_upgrade_changed_is_asked_for_anew(database: Database) -> None:
+    async with database.transaction() as connection:
+        await connection.execute("CREATE FUNCTION public.grown() RETURNS integer LANGUAGE sql RETURN 1")
+    assert await database.brief("SELECT public.grown()") == [(b"1",)]
+    async with database.transaction() as connection:
+        await connection.execute("DROP FUNCTION public.grown()")
+        await connection.execute("CREATE FUNCTION public.grown() RETURNS text LANGUAGE sql RETURN 'more'")
+    assert await database.brief("SELECT public.grown()") == [(b"more",)]
+    with pytest.raises(psycopg.errors.FeatureNotSupported):
+        await database.brief("SELECT * FROM another_database.public.said")  # which no asking anew mends
 
 
 async def test_those_who_ask_at_once_do_not_wait_for_each_other(database: Database) -> None:

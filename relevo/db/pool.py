@@ -162,7 +162,12 @@ class Database:
             if not wire.broken:
                 return wire
             await wire.close()
-        return Wire(await self._connect())
+        connection = await self._connect()
+        try:
+            return Wire(connection, direct=await _is_direct(connection))
+        except BaseException:
+            await connection.close()
+            raise
 
     async def together(self, *asked: Asked) -> list[list[DictRow]]:
         """The rows of some statements that only read and see one moment, in one round trip; like ``alone``."""
@@ -207,11 +212,11 @@ class Database:
     async def pooling(self) -> Literal["none", "session", "transaction"]:
         """What stands between us and the server, found out from which server process answers.
 
-        A pooler hands out process numbers of its own. Behind one that pools transactions, two connections of ours
+        Behind one that pools transactions, two connections of ours
         that are both open are answered by the same process; or, while others keep it busy, each by several.
         """
         async with await self._connect() as one_connection, await self._connect() as another:
-            if await _backend(one_connection) == one_connection.info.backend_pid:
+            if await _is_direct(one_connection):
                 return "none"
             seen = [{await _backend(each) for _ in range(_LOOKS)} for each in (one_connection, another)]
             return "session" if len(seen[0] | seen[1]) == 2 == len(seen[0]) + len(seen[1]) else "transaction"
@@ -318,6 +323,11 @@ def _connection_lost(message: str, place: str) -> RelevoError:
 
 def _server_words(message: str) -> str:
     return message.rsplit("FATAL:", 1)[-1].removeprefix("connection failed: ").strip()
+
+
+async def _is_direct(connection: AsyncConnection[tuple[Any, ...]]) -> bool:
+    """Whether no pooler stands between: one hands out process numbers of its own."""
+    return await _backend(connection) == connection.info.backend_pid
 
 
 async def _backend(connection: AsyncConnection[tuple[Any, ...]]) -> int:

@@ -7,23 +7,32 @@ half a millisecond where nothing else goes on, and all of it before the caller h
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import psycopg
+from psycopg import errors
 from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
 Values = tuple[bytes | None, ...]
 _GIVEN_UP_S = 5.0  # that the server has to hear that nobody waits any more
+# Of a statement that was made ready and is not what it was, as when an upgrade changed what it gives.
+_STALE = (errors.FeatureNotSupported, errors.InvalidSqlStatementName)
 _DONE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 
 
 class Wire:
     """A connection of its own. Its user sees to it that nobody else asks while a statement is under way."""
 
-    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+    def __init__(self, connection: psycopg.AsyncConnection[Any], *, direct: bool) -> None:
+        """``direct``: it leads to one server process for good, with no pooler between, so that this one may keep
+        statements ready: to read and to plan one takes it as long as many a statement itself."""
         self._connection, self._libpq = connection, connection.pgconn
+        self._direct = direct
+        self._ready: dict[bytes, bytes] = {}  # the names of statements that are kept ready
         self._loop, self._socket = asyncio.get_running_loop(), connection.pgconn.socket
         self._answer: asyncio.Future[list[PGresult]] | None = None
         self._results: list[PGresult] = []
@@ -42,20 +51,40 @@ class Wire:
         Raises what the server raised. Whoever is cancelled meanwhile takes the connection with them, and the statement
         if the server hears of it.
         """
-        self._answer, self._results = self._loop.create_future(), []
+        encoded = [value.encode() for value in values]
         try:
-            self._libpq.send_query_params(query, [value.encode() for value in values])
-            self._flush()
-            (result,) = await self._answer
+            if self._direct:
+                if query not in self._ready:
+                    name = b"relevo_%d" % len(self._ready)
+                    await self._answered(partial(self._libpq.send_prepare, name, query))
+                    self._ready[query] = name
+                send = partial(self._libpq.send_query_prepared, self._ready[query], encoded)
+            else:
+                send = partial(self._libpq.send_query_params, query, encoded)
+            result = await self._answered(send)
         except asyncio.CancelledError:
             await self._give_up()
             raise
+        except _STALE:
+            if not self._direct:
+                raise
+            self._direct = False
+            return await self.ask(query, *values)
+        columns = range(result.nfields)
+        return [tuple(result.get_value(row, column) for column in columns) for row in range(result.ntuples)]
+
+    async def _answered(self, send: Callable[[], None]) -> PGresult:
+        """What the server answers. Raises what it raised."""
+        self._answer, self._results = self._loop.create_future(), []
+        try:
+            send()
+            self._flush()
+            (result,) = await self._answer
         finally:
             self._answer = None
         if result.status not in _DONE:
             raise error_from_result(result)
-        columns = range(result.nfields)
-        return [tuple(result.get_value(row, column) for column in columns) for row in range(result.ntuples)]
+        return result
 
     async def close(self) -> None:
         """Hang up; as often as one likes."""
