@@ -1,6 +1,7 @@
 """Connections to PostgreSQL: one pool, short transactions, nothing that a transaction pooler cannot carry.
 
-No session settings, no prepared statements, no session locks: what a transaction needs it sets for itself.
+No session settings, no session locks, no prepared statements but where there is no pooler: what a transaction needs it
+sets for itself.
 """
 
 from __future__ import annotations

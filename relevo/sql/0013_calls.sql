@@ -268,6 +268,25 @@ BEGIN ATOMIC
     FROM relevo.calls c WHERE c.call_id = ANY (call_ids);
 END;
 
+-- Pins as they are given, an array of objects of these fields, with what goes without saying.
+CREATE FUNCTION relevo.given_pins(pins jsonb)
+RETURNS TABLE (call_id text, tenant_id text, version text, served_version text, decided_at timestamptz,
+               decided_by text, asked boolean, flag_version bigint, direction text, fallback text, unanswered boolean,
+               synthetic boolean, at timestamptz)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT m.call_id, m.tenant_id, m.version, coalesce(m.served_version, m.version), m.decided_at, m.decided_by,
+           coalesce(m.asked, false), m.flag_version, m.direction, m.fallback, coalesce(m.unanswered, false),
+           coalesce(m.synthetic, false),
+           -- A message that only tells that there is a call is written where it is the first, and else not: its moment
+           -- must not make a difference.
+           CASE WHEN m.asked THEN m.at END
+    FROM jsonb_to_recordset(pins) AS m (
+        call_id text, tenant_id text, version text, served_version text, decided_at timestamptz, decided_by text,
+        asked boolean, flag_version bigint, direction text, fallback text, unanswered boolean, synthetic boolean,
+        at timestamptz);
+END;
+
 -- Pins of which some are there already, or are given twice: whoever decided stands, and else the better one.
 -- (Plans are made once a session, maybe while the table is new and empty: by key, whatever the planner thinks of it.)
 CREATE FUNCTION relevo.settle_pins(pins jsonb) RETURNS SETOF relevo.pin
@@ -276,13 +295,8 @@ BEGIN
     INSERT INTO relevo.calls AS c (call_id, tenant_id, version, served_version, decided_at, decided_by, asked,
                                    flag_version, direction, fallback, unanswered, synthetic,
                                    first_message_at, last_message_at)
-    SELECT DISTINCT ON (m.call_id)
-           m.call_id, m.tenant_id, m.version, coalesce(m.served_version, m.version), m.decided_at, m.decided_by,
-           coalesce(m.asked, false), m.flag_version, m.direction, m.fallback, coalesce(m.unanswered, false),
-           coalesce(m.synthetic, false), a.at, a.at
-    FROM jsonb_populate_recordset(NULL::relevo.message, pins) AS m
-    CROSS JOIN LATERAL (SELECT CASE WHEN m.asked THEN m.at END) AS a (at)
-    ORDER BY m.call_id, m.asked DESC NULLS LAST, m.decided_at
+    SELECT DISTINCT ON (p.call_id) p.*, p.at FROM relevo.given_pins(pins) AS p
+    ORDER BY p.call_id, p.asked DESC, p.decided_at
     ON CONFLICT (call_id) DO UPDATE
     SET (tenant_id, version, served_version, decided_at, decided_by, asked, flag_version, fallback, unanswered,
          synthetic, first_message_at, last_message_at) =
@@ -296,7 +310,6 @@ END $$;
 
 -- Pins many calls in one round trip, while a caller waits for each. Returns the pins that stand where they may be
 -- others: all of them, if somebody was faster with one, or one call was given twice; else none.
--- ``pins``: an array of objects with the fields of relevo.message that are named here.
 CREATE FUNCTION relevo.pin_calls(pins jsonb) RETURNS SETOF jsonb
 LANGUAGE plpgsql SET search_path = '' AS $$
 DECLARE
@@ -305,17 +318,8 @@ BEGIN
     INSERT INTO relevo.calls (call_id, tenant_id, version, served_version, decided_at, decided_by, asked,
                               flag_version, direction, fallback, unanswered, synthetic,
                               first_message_at, last_message_at)
-    SELECT m.call_id, m.tenant_id, m.version, coalesce(m.served_version, m.version), m.decided_at, m.decided_by,
-           coalesce(m.asked, false), m.flag_version, m.direction, m.fallback, coalesce(m.unanswered, false),
-           coalesce(m.synthetic, false),
-           -- A message that only tells that there is a call is written where it is the first, and else not: its moment
-           -- must not make a difference.
-           CASE WHEN m.asked THEN m.at END, CASE WHEN m.asked THEN m.at END
-    FROM jsonb_to_recordset(pins) AS m (
-        call_id text, tenant_id text, version text, served_version text, decided_at timestamptz, decided_by text,
-        asked boolean, flag_version bigint, direction text, fallback text, unanswered boolean, synthetic boolean,
-        at timestamptz)
-    ORDER BY m.call_id, m.asked DESC NULLS LAST, m.decided_at  -- two who pin the same calls wait for each other once
+    SELECT p.*, p.at FROM relevo.given_pins(pins) AS p
+    ORDER BY p.call_id, p.asked DESC, p.decided_at  -- two who pin the same calls wait for each other once
     ON CONFLICT (call_id) DO NOTHING;
     GET DIAGNOSTICS placed = ROW_COUNT;
     IF placed < jsonb_array_length(pins) THEN
