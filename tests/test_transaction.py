@@ -74,6 +74,15 @@ async def test_it_is_committed_at_its_end_and_rolled_back_by_an_error(database: 
     assert await said(database) == ["once", "once"]
 
 
+async def test_it_is_taken_back_without_an_error(database: Database) -> None:
+    async with database.transaction() as connection:
+        await connection.execute(CREATE)
+    async with database.transaction() as connection:
+        await connection.execute(SAY)
+        raise psycopg.Rollback
+    assert await said(database) == []
+
+
 async def test_one_whose_connection_was_lost_is_not_taken_for_committed(database: Database) -> None:
     async with database.transaction() as connection:
         await connection.execute(CREATE)

@@ -73,7 +73,7 @@ async def start(
     chosen = _plan(plan, canary)
     async with common.database() as database:
         rollout, line, rehearsed = await operating.start(
-            database, chosen, common.mapping().fill(), _author(common), system_clock, force=force
+            database, chosen, common.mapping().fill(), _author(common), system_clock, force=force, emit=common.sink()
         )
     names = [each.tenant.tenant_id for each in line.steps[0].joining]
     data = {
@@ -157,7 +157,7 @@ async def rehearse(*, plan: PlanFile = None, common: Common = ORDINARY) -> Answe
     """The gates on v1's own history of the last days. Exit status 1 where v1 itself is No-Go."""
     async with common.database() as database:
         _chosen, found, v1 = await operating.rehearse(
-            database, _plan(plan, None), common.mapping().calls.rows(), system_clock
+            database, _plan(plan, None), common.mapping().calls.rows(), system_clock, emit=common.sink()
         )
     bad = any(each.grade == "no_go" for each in found)
     data = {"success": not bad, "calls": v1.calls, "metrics": [asdict(each) for each in found]}

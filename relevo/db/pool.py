@@ -113,7 +113,7 @@ class Database:
         patient: bool = False,
         settings: Mapping[LiteralString, LiteralString] = _NONE,
     ) -> AsyncIterator[Connection]:
-        """One transaction, on one connection, committed at the end of the block.
+        """One transaction, on one connection, committed at the end of the block; psycopg.Rollback takes it back.
 
         ``snapshot``: every statement sees the same moment. ``durable`` False: the commit does not wait for the
         disk; only for work that a crash may undo as a whole, because a cursor committed with it starts it again.
@@ -128,8 +128,12 @@ class Database:
         opening += _ALWAYS + "".join(f"SET LOCAL {name} = '{value}';" for name, value in {**local, **settings}.items())
         async with self._connection() as connection:  # which rolls back whatever is not committed
             await connection.execute(opening.encode())
-            yield connection
-            await connection.commit()
+            try:
+                yield connection
+            except psycopg.Rollback:
+                await connection.rollback()
+            else:
+                await connection.commit()
 
     async def alone(self, query: sql.Composed, params: Mapping[str, Any]) -> list[DictRow]:
         """All rows of one statement that is a transaction of its own: one round trip, where a transaction takes four.

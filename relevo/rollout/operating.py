@@ -17,6 +17,7 @@ from relevo.db import migrations
 from relevo.db.pool import Connection, Database, every, first, one
 from relevo.db.statements import statement
 from relevo.errors import Refused, SomebodyWasFaster
+from relevo.events import Sink, silent
 from relevo.flags.evaluate import Flag
 from relevo.flags.writing import Author, flag_of
 from relevo.metrics import reading
@@ -106,10 +107,10 @@ def _decides_after(phase: Phase, plan: Plan, calls_per_day: float, shown_before:
 
 
 async def rehearse(
-    database: Database, plan: Plan, calls: sql.Composable, clock: Clock
+    database: Database, plan: Plan, calls: sql.Composable, clock: Clock, *, emit: Sink = silent
 ) -> tuple[Plan, list[Rehearsed], Sample]:
     """The gates on v1's own history: the plan with its relative limits worked out, each metric, and what v1 had."""
-    await backfill(database, calls, days=HISTORY.days + 1, clock=clock)
+    await backfill(database, calls, days=HISTORY.days + 1, clock=clock, emit=emit)
     async with database.transaction(read_only=True) as connection:
         v1 = await history(connection, clock())
     plan = replace(plan, limits=against_v1(plan.limits, v1))
@@ -121,7 +122,14 @@ async def rehearse(
 
 
 async def start(
-    database: Database, plan: Plan, source: Mapping[str, sql.Composable], author: Author, clock: Clock, *, force: bool
+    database: Database,
+    plan: Plan,
+    source: Mapping[str, sql.Composable],
+    author: Author,
+    clock: Clock,
+    *,
+    force: bool,
+    emit: Sink = silent,
 ) -> tuple[Rollout, Line, list[Rehearsed]]:
     """Begin: the canary's tenants go to v2.
 
@@ -130,7 +138,7 @@ async def start(
     """
     now = clock()
     line = line_up(plan, await candidates(database, source, now))
-    plan, rehearsed, _v1 = await rehearse(database, plan, source["calls"], clock)
+    plan, rehearsed, _v1 = await rehearse(database, plan, source["calls"], clock, emit=emit)
     bad = [each.metric for each in rehearsed if each.grade == "no_go" and each.metric not in ("complaints",)]
     if bad and not force:
         raise Refused(
