@@ -217,7 +217,7 @@ async def test_what_is_sent_to_the_stand_ins_can_be_read() -> None:
 async def test_a_change_by_hand_is_written_down_in_the_rehearsals_time(ready: Database) -> None:
     stage = await scene(ready)
     await stage.start()
-    ahead = datetime.now(UTC) + timedelta(days=30)
+    ahead = stage.now + timedelta(days=30)
     async with ready.transaction() as connection:
         await connection.execute(statement("rollout", "compress_time"), {"since": ahead, "times": 3_600.0})
     await writing.disable(ready, [stage.tenants[0]], Author("ana"))
