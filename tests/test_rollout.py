@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from relevo import events
 from relevo.clock import system_clock
 from relevo.db.lease import lease
 from relevo.db.pool import Database
@@ -506,6 +507,16 @@ async def test_a_canary_that_is_not_verified_any_more_does_not_begin(ready: Data
     with pytest.raises(Refused, match="cannot be a canary"):
         await here.start()
     assert await operating.candidates(ready, SOURCE, here.now)
+
+
+async def test_a_start_tells_how_far_the_counting_of_v1s_history_is(ready: Database) -> None:
+    here = await scene(ready)
+    told: list[events.Event] = []
+    plan = replace(DEFAULT, named=tuple(here.tenants[:2]))
+    await operating.start(ready, plan, SOURCE, ANA, here.clock, force=True, emit=told.append)
+    counted = [each for each in told if isinstance(each, events.Progress)]
+    assert [each.done for each in counted] == [*range(1, len(counted) + 1)]
+    assert counted[-1].done == counted[-1].total
 
 
 # By command -----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Literal, LiteralString
+from typing import Any, Literal
 
 import psycopg
 from psycopg import AsyncClientCursor, AsyncConnection, errors, sql
@@ -53,9 +53,6 @@ _ALWAYS = """
     SET LOCAL client_connection_check_interval = '2s';
     SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0;
 """
-
-
-_NONE: Mapping[LiteralString, LiteralString] = {}
 
 
 class Database:
@@ -105,27 +102,20 @@ class Database:
 
     @asynccontextmanager
     async def transaction(
-        self,
-        *,
-        read_only: bool = False,
-        snapshot: bool = False,
-        durable: bool = True,
-        patient: bool = False,
-        settings: Mapping[LiteralString, LiteralString] = _NONE,
+        self, *, read_only: bool = False, snapshot: bool = False, durable: bool = True, patient: bool = False
     ) -> AsyncIterator[Connection]:
         """One transaction, on one connection, committed at the end of the block; psycopg.Rollback takes it back.
 
         ``snapshot``: every statement sees the same moment. ``durable`` False: the commit does not wait for the
         disk; only for work that a crash may undo as a whole, because a cursor committed with it starts it again.
-        ``patient``: a lock that others hold is waited for but briefly; see relevo.db.patience. ``settings``: more that
-        the transaction sets for itself, written by us.
+        ``patient``: a lock that others hold is waited for but briefly; see relevo.db.patience.
         """
         opening = "BEGIN"
         opening += " ISOLATION LEVEL REPEATABLE READ" if snapshot else ""
         opening += " READ ONLY;" if read_only else ";"
-        local = {} if durable else {"synchronous_commit": "off"}
-        local |= {"lock_timeout": LOCK_TIMEOUT} if patient else {}
-        opening += _ALWAYS + "".join(f"SET LOCAL {name} = '{value}';" for name, value in {**local, **settings}.items())
+        opening += _ALWAYS
+        opening += "" if durable else "SET LOCAL synchronous_commit = off;"
+        opening += f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}';" if patient else ""
         async with self._connection() as connection:  # which rolls back whatever is not committed
             await connection.execute(opening.encode())
             try:
@@ -217,8 +207,8 @@ class Database:
     async def pooling(self) -> Literal["none", "session", "transaction"]:
         """What stands between us and the server, found out from which server process answers.
 
-        Behind one that pools transactions, two connections of ours
-        that are both open are answered by the same process; or, while others keep it busy, each by several.
+        Behind one that pools transactions, two connections of ours that are both open are answered by the same process;
+        or, while others keep it busy, each by several.
         """
         async with await self._connect() as one_connection, await self._connect() as another:
             if await _is_direct(one_connection):
